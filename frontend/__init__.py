@@ -1,0 +1,1 @@
+"""The page that the server shows; a package, so that an installed oq finds it."""

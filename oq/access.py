@@ -1,0 +1,492 @@
+"""Access to a running queue by task keys: what the web layer uses, and what `oq.queue.Queue` is made of.
+
+Commands become messages to the intake and wait for their one answer, which comes from the writer when it is on
+disk. Reads ask no actor: counts and lists come from the catalog, whole tasks from a snapshot of the journal, text
+and events from the bus's log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import Any
+
+import msgspec
+import trio
+
+from oq.catalog import Catalog
+from oq.config import Settings
+from oq.core.events import Event
+from oq.core.ids import created_at, format_id
+from oq.core.messages import (
+    Cancel,
+    Delete,
+    Drain,
+    Pause,
+    Reply,
+    Reprioritize,
+    Request,
+    Resume,
+    Retry,
+    Submit,
+)  # fmt: skip
+from oq.core.model import PRIORITY_MAX, Status, Task, TaskSpec, TaskState, entry_of
+from oq.core.schedule import Schedule
+from oq.core.tally import Tally
+from oq.errors import (
+    InvalidTask,
+    OqError,
+    QueueBusy,
+    QueueClosed,
+    StorageError,
+    SubscriberLagged,
+    TaskNotFound,
+    TooLarge,
+    TooMany,
+    WaitTimeout,
+)  # fmt: skip
+from oq.eventlog import EventLog
+from oq.health import Health
+from oq.ports import Backend, BackendInfo, Clock, Journal, Offload, Query
+from oq.transcript import Transcripts
+
+SEARCH_BATCH = 500  # tasks whose text is looked through in one go, so that a search can be cancelled
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page of a list: *total* is the number of matches without limit; *tasks* come without results."""
+
+    total: int
+    tasks: list[Task]
+
+
+class StreamText(msgspec.Struct, frozen=True):
+    """*text* of *kind* (``content`` or ``thinking``) beginning *offset* characters into that kind in the attempt."""
+
+    attempt: int
+    offset: int
+    text: str
+    kind: str = "content"
+
+
+class StreamRestart(msgspec.Struct, frozen=True):
+    """A new attempt begins: text delivered before is void."""
+
+    attempt: int
+
+
+class StreamEnd(msgspec.Struct, frozen=True):
+    """The task is finished; *task* is whole."""
+
+    task: Task
+
+
+StreamItem = StreamText | StreamRestart | StreamEnd
+
+
+class HostStatus(msgspec.Struct, frozen=True):
+    """A model server as the schedule sees it; *models* are those in flight."""
+
+    name: str
+    url: str
+    slots: int
+    busy: int
+    up: bool
+    models: list[str]
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """The queue in numbers, all from memory. Times are Unix seconds.
+
+    `by_priority` counts pending tasks; `by_type` and `by_model` unfinished ones; `ended` those that ended since
+    the start, by status; `run_seconds` is the moving average of a successful attempt.
+    """
+
+    pending: int
+    scheduled: int
+    running: int
+    completed: int
+    failed: int
+    cancelled: int
+    total: int
+    by_priority: dict[int, int]
+    by_type: dict[str, int]
+    by_model: dict[str, int]
+    workers_active: int
+    workers_idle: int
+    paused: bool
+    draining: bool
+    oldest_waiting_at: float | None
+    started_at: float
+    finished_since_start: int
+    storage_ok: bool
+    hosts: list[HostStatus]
+    submitted_since_start: int = 0
+    retries_since_start: int = 0
+    ended: dict[str, int] = {}
+    run_seconds: float | None = None
+    storage_bytes: int = -1
+    subscribers: int = 0
+
+
+class Access:
+    """See the module. *keys* are the integers behind task ids (`oq.core.ids`)."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        epoch: str,
+        requests: trio.MemorySendChannel[Request],
+        journal: Journal,
+        catalog: Catalog,
+        schedule: Schedule,
+        tally: Tally,
+        health: Health,
+        backends: Mapping[str, Backend],
+        history: EventLog,
+        transcripts: Transcripts,
+        clock: Clock,
+        read: Offload,
+    ) -> None:
+        self.settings = settings
+        self.epoch = epoch
+        self.clock = clock
+        self.started_at = clock.now()
+        self._requests = requests
+        self._journal = journal
+        self._catalog = catalog
+        self._schedule = schedule
+        self._tally = tally
+        self._health = health
+        self._backends = backends
+        self._history = history
+        self._transcripts = transcripts
+        self._read = read
+        self._subscribers = 0
+
+    # --- commands: each returns when its effect is on disk --------------------------------------------------------
+    async def _ask(self, make: Callable[[Reply], Request]) -> Any:
+        reply, answer = trio.open_memory_channel[Any](1)
+        with answer:
+            request = make(reply)
+            try:
+                self._requests.send_nowait(request)
+            except trio.WouldBlock:
+                await self._send_soon(request)
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
+                raise QueueClosed("the queue has stopped; start it again") from None
+            with reply:
+                found = await answer.receive()
+        if isinstance(found, OqError):
+            raise found
+        return found
+
+    async def _send_soon(self, request: Request) -> None:
+        limit = self.settings.queue.request_timeout
+        with trio.move_on_after(limit) as scope:
+            try:
+                await self._requests.send(request)
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
+                raise QueueClosed("the queue has stopped; start it again") from None
+        if scope.cancelled_caught:
+            raise QueueBusy(
+                f"the queue took no request for {limit:g} s (queue.request_timeout); try again in a moment"
+            )
+
+    async def submit_keys(self, specs: Iterable[TaskSpec], *, atomic: bool = False) -> list[int | OqError]:
+        """Take these tasks; return, after they are on disk, a key or an error for each, in order.
+
+        With *atomic*, all or none: one error is raised for all. Raises `QueueBusy`, `QueueClosed`, `StorageError`.
+        """
+        retries = self.settings.retry_config.max_retries
+        known = tuple(
+            msgspec.structs.replace(spec, max_retries=retries) if spec.max_retries < 0 else spec
+            for spec in specs
+        )
+        if not known:
+            return []
+        if len(known) > self.settings.server.max_batch:
+            raise TooLarge(
+                f"{len(known)} tasks in one batch; at most {self.settings.server.max_batch} are allowed "
+                "(server.max_batch): send several batches"
+            )
+        return list(await self._ask(lambda reply: Submit(known, reply, atomic)))
+
+    async def cancel_many(self, keys: Sequence[int]) -> list[TaskState | OqError]:
+        return list(await self._ask(lambda reply: Cancel(tuple(keys), reply)))
+
+    async def reprioritize_many(self, keys: Sequence[int], priority: int) -> list[TaskState | OqError]:
+        if not 0 <= priority <= PRIORITY_MAX:
+            raise InvalidTask(f"priority must be 0 to {PRIORITY_MAX}, not {priority}", "priority")
+        return list(await self._ask(lambda reply: Reprioritize(tuple(keys), priority, reply)))
+
+    async def retry_many(self, keys: Sequence[int]) -> list[TaskState | OqError]:
+        """Run finished tasks again."""
+        answers: dict[int, TaskState | OqError] = {}
+        entries = []
+        for key, task in zip(keys, await self._read(self._journal.get_light, list(keys)), strict=True):
+            if task is None:
+                answers[key] = _not_found(key)
+            else:
+                entries.append(entry_of(key, task.spec, task.state))
+        if entries:
+            found = await self._ask(lambda reply: Retry(tuple(entries), reply))
+            answers.update(zip((entry.key for entry in entries), found, strict=True))
+        return [answers[key] for key in keys]
+
+    async def delete_many(self, keys: Sequence[int]) -> list[OqError | None]:
+        """Forget finished tasks."""
+        return list(await self._ask(lambda reply: Delete(tuple(keys), reply)))
+
+    async def pause(self) -> None:
+        """Start no more tasks until `resume`; what runs goes on. The switch survives a restart."""
+        await self._ask(Pause)
+
+    async def resume(self) -> None:
+        """End a pause, or a drain."""
+        await self._ask(Resume)
+
+    async def drain(self, grace_seconds: float | None = None) -> None:
+        """Take and start nothing more; return when nothing runs. After the grace, what runs goes back to pending.
+
+        *grace_seconds* None: the setting `server.shutdown_grace`.
+        """
+        grace = self.settings.server.shutdown_grace if grace_seconds is None else grace_seconds
+        await self._ask(lambda reply: Drain(grace, reply))
+
+    # --- reads ---------------------------------------------------------------------------------------------------
+    def resolve(self, text: str) -> int:
+        """Return the key of an id, or of a unique beginning or end of one; `TaskNotFound`, `TaskConflict`."""
+        return self._catalog.resolve(text)
+
+    def status_of(self, key: int) -> Status:
+        status = self._catalog.status(key)
+        if status is None:
+            raise _not_found(key)
+        return status
+
+    async def get_task(self, key: int) -> Task:
+        """Return the whole task, result included; `TaskNotFound`."""
+        if key not in self._catalog:
+            raise _not_found(key)
+        (task,) = await self._read(self._journal.get, [key])
+        if task is None:
+            raise _not_found(key)
+        return task
+
+    async def get_tasks(self, keys: Sequence[int]) -> list[Task | None]:
+        return list(await self._read(self._journal.get, list(keys)))
+
+    async def find(self, query: Query) -> Page:
+        """Return a page of tasks without their results. Without `query.text` only that page is read from disk."""
+        if query.text is None:
+            total, keys = self._catalog.find(query)
+        else:
+            matches = await self._search(query, query.text)
+            total = len(matches)
+            keys = matches[query.offset : query.offset + query.limit]
+        tasks = await self._read(self._journal.get_light, keys)
+        return Page(total, [task for task in tasks if task is not None])
+
+    async def find_keys(self, query: Query) -> tuple[int, list[int]]:
+        if query.text is None:
+            return self._catalog.find(query)
+        matches = await self._search(query, query.text)
+        return len(matches), matches[query.offset : query.offset + query.limit]
+
+    async def _search(self, query: Query, text: str) -> list[int]:
+        found: list[int] = []
+        keys = iter(list(self._catalog.candidates(query)))
+        while part := list(islice(keys, SEARCH_BATCH)):
+            inside = set(await self._read(self._journal.search, text, part, len(part)))
+            found += [key for key in part if key in inside or self._catalog.text_matches(key, text)]
+        return found
+
+    async def wait(self, key: int, timeout: float | None = None) -> Task:
+        """Return the task when it is finished; `WaitTimeout` after *timeout* seconds."""
+        with trio.move_on_after(float("inf") if timeout is None else max(0.0, timeout)):
+            while True:
+                with self._transcripts.watch(key) as transcript:
+                    if self.status_of(key).finished:
+                        break
+                    await transcript.wait_ended()
+            return await self.get_task(key)
+        raise WaitTimeout(f"task {format_id(key)} is not finished after {timeout:g} s; it goes on")
+
+    async def follow(self, key: int, offset: int = 0) -> AsyncGenerator[StreamItem, None]:
+        """Yield the text so far from character *offset* on, then what follows, then the end.
+
+        Any number of readers may follow, at any time and speed: they pull from one transcript.
+        """
+        with self._transcripts.watch(key) as transcript:
+            attempt, position = 0, 0
+            lengths = {"content": 0, "thinking": 0}
+            skip = offset
+            while not (transcript.ended or self.status_of(key).finished):
+                current, pieces = transcript.since(attempt, position)
+                if current != attempt:
+                    if attempt and (lengths["content"] or lengths["thinking"]):
+                        yield StreamRestart(current)
+                        skip = 0
+                    attempt, position, lengths = current, 0, {"content": 0, "thinking": 0}
+                elif not pieces:
+                    await transcript.wait_changed()
+                    continue
+                position += len(pieces)
+                for item in _joined(pieces, attempt, lengths, skip):
+                    yield item
+            task = await self.get_task(key)
+            number = task.state.attempts[-1].number if task.state.attempts else 0
+            if task.state.status is Status.COMPLETED:
+                if attempt and number != attempt and lengths["content"]:
+                    yield StreamRestart(number)
+                    lengths = {"content": 0, "thinking": 0}
+                text, start = task.output, max(lengths["content"], skip)
+                if len(text) > start:
+                    yield StreamText(number, start, text[start:])
+            yield StreamEnd(task)
+
+    def position(self, key: int) -> tuple[int, float | None] | None:
+        """Return a waiting task's place (1 is next) and expected start in Unix seconds; None if it does not wait."""
+        place = self._catalog.place(key)
+        if place is None:
+            return None
+        slots = sum(host.slots for host in self._schedule.hosts.values() if host.up)
+        if self._tally.run_seconds is None or not slots:
+            return place, None
+        return place, self.clock.now() + self._tally.run_seconds * ((place - 1) // slots)
+
+    def stats(self) -> Stats:
+        """Return the queue in numbers, from memory."""
+        counts, catalog, tally = self._catalog.counts, self._catalog, self._tally
+        urls = {host.name: host.url for host in self.settings.hosts}
+        hosts = [
+            HostStatus(
+                host.name,
+                urls.get(host.name, ""),
+                host.slots,
+                len(host.running),
+                host.up,
+                sorted(host.in_flight),
+            )
+            for host in self._schedule.hosts.values()
+        ]
+        active = sum(host.busy for host in hosts)
+        oldest = catalog.oldest_pending()
+        return Stats(
+            pending=counts[Status.PENDING],
+            scheduled=counts[Status.SCHEDULED],
+            running=counts[Status.RUNNING],
+            completed=counts[Status.COMPLETED],
+            failed=counts[Status.FAILED],
+            cancelled=counts[Status.CANCELLED],
+            total=sum(counts.values()),
+            by_priority=catalog.pending_by_priority(),
+            by_type=catalog.unfinished_by_type(),
+            by_model=catalog.unfinished_by_model(),
+            workers_active=active,
+            workers_idle=sum(host.slots for host in hosts) - active,
+            paused=self._schedule.paused,
+            draining=self._schedule.draining,
+            oldest_waiting_at=None if oldest is None else created_at(oldest),
+            started_at=self.started_at,
+            finished_since_start=sum(tally.ended.values()),
+            storage_ok=self._health.storage_ok,
+            hosts=hosts,
+            submitted_since_start=tally.submitted,
+            retries_since_start=tally.retries,
+            ended={str(status): count for status, count in tally.ended.items()},
+            run_seconds=tally.run_seconds,
+            storage_bytes=self._journal.size(),
+            subscribers=self._subscribers,
+        )
+
+    @property
+    def storage_error(self) -> StorageError | None:
+        return self._health.storage_error
+
+    async def host_info(self) -> dict[str, BackendInfo]:
+        """Ask every model server what it is and has; never raises."""
+        found: dict[str, BackendInfo] = {}
+
+        async def ask(name: str, backend: Backend) -> None:
+            found[name] = await backend.info()
+
+        async with trio.open_nursery() as nursery:
+            for name, backend in self._backends.items():
+                nursery.start_soon(ask, name, backend)
+        return {name: found[name] for name in self._backends}
+
+    @property
+    def last_event(self) -> int:
+        """The number of the newest event."""
+        return self._history.last
+
+    @asynccontextmanager
+    async def subscribe(
+        self, types: Collection[str] | None = None, after: int | None = None
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """Give an async iterator of events (of *types*) from now on, or from after event number *after*.
+
+        Raises `TooMany` at `server.max_subscribers`; iterating raises `SubscriberLagged` when the subscriber fell
+        behind by more than `server.event_history` events.
+        """
+        limit = self.settings.server.max_subscribers
+        if self._subscribers >= limit:
+            raise TooMany(
+                f"{limit} subscribers are connected already (server.max_subscribers); try again later"
+            )
+        wanted = None if types is None else frozenset(str(name) for name in types)
+        start = self._history.last if after is None else after
+        if start > self._history.last:
+            raise SubscriberLagged(
+                f"there is no event number {start} yet; read the current state and subscribe anew"
+            )
+        self._subscribers += 1
+        events = self._events(start, wanted)
+        try:
+            yield events
+        finally:
+            self._subscribers -= 1
+
+    async def _events(self, seq: int, wanted: frozenset[str] | None) -> AsyncIterator[Event]:
+        history = self._history
+        while True:
+            for event in history.since(seq):
+                seq = event.seq
+                if wanted is None or event.type in wanted:
+                    yield event
+            if seq == history.last:
+                if history.closed:
+                    return
+                await history.wait_changed()
+
+
+def _not_found(key: int) -> TaskNotFound:
+    return TaskNotFound(f"there is no task {format_id(key)}; it may have been deleted or cleaned up")
+
+
+def _joined(pieces: Iterable[Any], attempt: int, lengths: dict[str, int], skip: int) -> list[StreamText]:
+    """Join neighbours of one kind: who comes late gets a few long texts instead of thousands of short ones."""
+    found: list[StreamText] = []
+    run: list[str] = []
+    kind = "content"
+
+    def flush() -> None:
+        text = "".join(run)
+        start = lengths[kind]
+        lengths[kind] = start + len(text)
+        hidden = max(0, skip - start) if kind == "content" else 0
+        if len(text) > hidden:
+            found.append(StreamText(attempt, start + hidden, text[hidden:], kind))
+        run.clear()
+
+    for piece in pieces:
+        if piece.kind != kind:
+            flush()
+            kind = piece.kind
+        run.append(piece.text)
+    flush()
+    return found

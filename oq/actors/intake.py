@@ -1,0 +1,70 @@
+"""Intake: the door. It alone gives out ids, and lets nothing in while the disk refuses writes."""
+
+from __future__ import annotations
+
+import logging
+from typing import assert_never
+
+import trio
+
+from oq.core.ids import IdSource
+from oq.core.messages import (
+    Admit,
+    Cancel,
+    Delete,
+    Drain,
+    Inbound,
+    Pause,
+    Reprioritize,
+    Request,
+    Resume,
+    Retry,
+    Stop,
+    Submit,
+)  # fmt: skip
+from oq.errors import QueueClosed
+from oq.health import Health
+from oq.ports import Clock
+
+log = logging.getLogger(__name__)
+
+
+async def run_intake(
+    requests: trio.MemoryReceiveChannel[Request],
+    inbox: trio.MemorySendChannel[Inbound | Stop],
+    ids: IdSource,
+    health: Health,
+    clock: Clock,
+) -> None:
+    """Turn requests into messages for the scheduler; own the door and the ids. Ends with its channel."""
+    async with requests, inbox:
+        async for request in requests:
+            if health.storage_error is not None and not isinstance(request, Pause | Resume | Drain):
+                request.reply.send_nowait(health.storage_error)
+                continue
+            try:
+                await inbox.send(
+                    _admit(request, ids, clock) if isinstance(request, Submit) else _checked(request)
+                )
+            except trio.BrokenResourceError:
+                request.reply.send_nowait(QueueClosed("the queue has stopped"))
+        try:
+            await inbox.send(Stop())
+        except trio.BrokenResourceError:
+            pass  # the scheduler is gone already
+
+
+def _admit(request: Submit, ids: IdSource, clock: Clock) -> Admit:
+    keys: list[int] = []
+    while len(keys) < len(request.specs):
+        keys.extend(ids.take(len(request.specs) - len(keys), clock.now()))
+    return Admit(tuple(keys), request.specs, request.reply, request.atomic)
+
+
+def _checked(request: Cancel | Reprioritize | Retry | Delete | Pause | Resume | Drain) -> Inbound:
+    """Every other request is a message already; mypy checks that here."""
+    match request:
+        case Cancel() | Reprioritize() | Retry() | Delete() | Pause() | Resume() | Drain():
+            return request
+        case _:
+            assert_never(request)

@@ -1,0 +1,172 @@
+"""Ollama as a `oq.ports.Backend`: one attempt is one streamed request."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import msgspec
+import trio
+
+from oq.backends.answers import AnswerReader, error_text
+from oq.backends.connections import Answer, ConnectFailed, ConnectionLost, Server, Silence
+from oq.backends.request_body import PATHS, request_body
+from oq.backends.verdicts import LOST_EARLY, LOST_LATE, SILENCE, UNREACHABLE, failure, judge
+from oq.core.model import TaskSpec
+from oq.errors import BackendError
+from oq.ports import BackendInfo, Piece
+
+PROBE_SECONDS = 2.0
+INFO_SECONDS = 5.0
+TAIL_SECONDS = (
+    1.0  # how long the end of an answer may take after its last line; then the connection is closed
+)
+ERROR_BYTES = 65_536  # of an error's body; the rest is not read
+INFO_BYTES = 16 << 20  # of a list of models
+MAX_RESULT_BYTES = 64 << 20
+
+
+class OllamaBackend:
+    """One Ollama server, or whatever speaks its protocol.
+
+    Args:
+        name: what the host is called in settings; used in messages.
+        url: its address as in OLLAMA_HOST: ``gpu1``, ``http://host:11434``, ``https://user:pass@host/path``.
+        connect_timeout: seconds for the name, the connection and TLS together.
+        idle_timeout: seconds of silence, before the answer begins or within it, after which it is given up.
+        max_result_bytes: a larger answer is refused and its connection closed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        connect_timeout: float = 5.0,
+        idle_timeout: float = 120.0,
+        max_result_bytes: int = MAX_RESULT_BYTES,
+    ) -> None:
+        self.name = name
+        self._server = Server(url, connect_timeout=connect_timeout, idle_timeout=idle_timeout)
+        self.url = self._server.address.url
+        self._idle_timeout = idle_timeout
+        self._max_result_bytes = max_result_bytes
+
+    async def run(self, spec: TaskSpec) -> AsyncGenerator[Piece | bytes, None]:
+        """Run one attempt; see `oq.ports.Backend.run`. Leaving early closes the connection at once."""
+        body = request_body(spec)
+        reader = AnswerReader(
+            streams=spec.type != "embed", model=spec.model, max_bytes=self._max_result_bytes
+        )
+        try:
+            answer = await self._server.request("POST", PATHS[spec.type], body)
+            try:
+                if answer.status != 200:
+                    raise await self._refusal(answer, spec.model)
+                while not reader.done and (data := await answer.receive()):
+                    for piece in reader.feed(data):
+                        yield piece
+                for piece in reader.end():
+                    yield piece
+                if not answer.ended:
+                    await _read_tail(answer)
+            finally:
+                answer.release()
+        except ConnectFailed as exc:
+            raise failure(UNREACHABLE, f"cannot reach {self._who}: {exc}") from exc
+        except ConnectionLost as exc:
+            raise failure(LOST_LATE if exc.begun else LOST_EARLY, f"{self._who}: {exc}") from exc
+        except Silence as exc:
+            what = f"timeout: {self._who} was silent for {self._idle_timeout:g} s"
+            raise failure(SILENCE, what) from exc
+        yield reader.result()
+
+    async def probe(self) -> bool:
+        """Return whether it answers anything at all; never raises."""
+        with trio.move_on_after(PROBE_SECONDS):
+            try:
+                await self._get("/api/version")
+            except BackendError:
+                return False
+            return True
+        return False
+
+    async def info(self) -> BackendInfo:
+        """Return what it says of itself; never raises. Fields it does not answer stay empty."""
+        version: str | None = None
+        models: tuple[str, ...] = ()
+        loaded: tuple[str, ...] = ()
+        up = False
+        with trio.move_on_after(INFO_SECONDS):
+            try:
+                found = await self._get("/api/version")
+                up = True
+                version = _text(found, "version")
+                models = _names(await self._get("/api/tags"))
+                loaded = _names(await self._get("/api/ps"))
+            except BackendError as exc:
+                return BackendInfo(up, version, models, loaded, exc.message)
+            return BackendInfo(up, version, models, loaded)
+        error = f"{self._who} did not answer within {INFO_SECONDS:g} s"
+        return BackendInfo(up, version, models, loaded, error)
+
+    async def aclose(self) -> None:
+        """Close the idle connections. Attempts still running close theirs when they end."""
+        self._server.close()
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def _who(self) -> str:
+        return f'model server "{self.name}" ({self.url})'
+
+    async def _refusal(self, answer: Answer, model: str) -> BackendError:
+        body = bytearray()
+        try:
+            while len(body) < ERROR_BYTES and (data := await answer.receive()):
+                body += data
+        except (ConnectionLost, Silence):
+            pass  # the status says enough
+        text = error_text(bytes(body)) if body else ""
+        if answer.location:
+            text = f"moved to {answer.location}"
+        what = f"{self._who} answered {answer.status}" + (f": {text}" if text else "")
+        return failure(judge(answer.status, text), what, model=model, status=answer.status)
+
+    async def _get(self, path: str) -> object:
+        """Return the decoded answer, None if it is no JSON; `BackendError` if there is no answer."""
+        try:
+            answer = await self._server.request("GET", path, idle_timeout=INFO_SECONDS)
+            try:
+                body = bytearray()
+                while len(body) < INFO_BYTES and (data := await answer.receive()):
+                    body += data
+            finally:
+                answer.release()
+        except (ConnectFailed, ConnectionLost, Silence) as exc:
+            raise failure(UNREACHABLE, f"cannot reach {self._who}: {exc or 'it is silent'}") from exc
+        try:
+            found: object = msgspec.json.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        return found
+
+
+async def _read_tail(answer: Answer) -> None:
+    """Read to the end of an answer whose result is complete, so that its connection can be used again."""
+    with trio.move_on_after(TAIL_SECONDS):
+        try:
+            while await answer.receive():
+                pass
+        except (ConnectionLost, Silence):
+            pass  # nothing of the result can be missing
+
+
+def _text(found: object, name: str) -> str | None:
+    value = found.get(name) if isinstance(found, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _names(found: object) -> tuple[str, ...]:
+    models = found.get("models") if isinstance(found, dict) else None
+    if not isinstance(models, list):
+        return ()
+    return tuple(name for model in models if (name := _text(model, "name")) is not None)

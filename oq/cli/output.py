@@ -1,0 +1,203 @@
+"""Data for people (tables) and for programs (json, jsonl, id), on stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from oq.cli.session import Session
+from oq.wire import RemoteTask, priority_name, prompt_of, rfc3339
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+STYLES = {
+    "pending": "yellow", "scheduled": "magenta", "running": "blue", "completed": "green", "failed": "red",
+    "cancelled": "dim", "ok": "green", "warn": "yellow", "fail": "red", "up": "green", "down": "red",
+}  # fmt: skip
+TASK_COLUMNS = ("ID", "TYPE", "MODEL", "PRIORITY", "STATUS", "CREATED", "PROMPT")
+_TIMES = frozenset(
+    {"created_at", "run_at", "started_at", "completed_at", "finished_at", "expected_start_at", "timestamp",
+     "oldest_waiting_at"}
+)  # fmt: skip
+_CARRIED = frozenset({"payload", "options", "result"})  # the user's and the model's own JSON
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON spells it: times in RFC 3339, nothing that is empty.
+
+    >>> plain(RemoteTask("a", created_at=0.0, payload={"created_at": 0.0}))["created_at"]
+    '1970-01-01T00:00:00.000000Z'
+    """
+    return _tidy(msgspec.to_builtins(value)) if isinstance(value, msgspec.Struct) else value
+
+
+def _tidy(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_tidy(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {name: item for name, item in value.items() if item is not None and item != "" and item != ()}
+    return {name: item if name in _CARRIED else _time_or(name, item) for name, item in kept.items()}
+
+
+def _time_or(name: str, item: Any) -> Any:
+    return rfc3339(item) if name in _TIMES and isinstance(item, float) else _tidy(item)
+
+
+def printable(text: str) -> str:
+    """Return text without what would steer a terminal: models and strangers wrote it.
+
+    >>> printable("a\\x1b[2Jb\\tc")
+    'a[2Jb\\tc'
+    """
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Bidi"))
+
+
+def one_line(text: str, length: int = 60) -> str:
+    """Return the beginning of a text, in one line."""
+    text = " ".join(printable(text).split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def when(at: float | None) -> str:
+    """Return a time for a table: local, to the second."""
+    return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration for people.
+
+    >>> [seconds(n) for n in (0.25, 12, 75, 7300)]
+    ['0.25s', '12.0s', '1m15s', '2h01m']
+    """
+    if value is None:
+        return ""
+    if value < 60:
+        return f"{value:.2f}s" if value < 10 else f"{value:.1f}s"
+    minutes, rest = divmod(int(value), 60)
+    return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
+
+
+def task_row(task: RemoteTask) -> tuple[str, ...]:
+    return (
+        task.id, task.type, one_line(task.model, 30), priority_name(task.priority), str(task.status),
+        when(task.created_at), one_line(task.error or _prompt(task), 50),
+    )  # fmt: skip
+
+
+def _prompt(task: RemoteTask) -> str:
+    if task.prompt is not None or not task.payload:
+        return task.prompt or ""
+    return prompt_of(msgspec.json.encode(task.payload)) or ""
+
+
+def console(session: Session, *, err: bool = False) -> Console:
+    from rich.console import Console
+
+    color = session.color
+    return Console(
+        stderr=err,
+        force_terminal=True if color else None,
+        no_color=True if color is False or os.environ.get("NO_COLOR") else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+CELL = 2000  # characters of a cell; more is for JSON
+
+
+def rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table for a terminal: only the last column gives way when it is narrow."""
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [tuple(map(_cell, row)) for row in rows]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(columns):
+        width = max(cell_len(row[index]) for row in [columns, *cells])
+        last = index == len(columns) - 1
+        table.add_column(Text(name), overflow="ellipsis", no_wrap=True, min_width=None if last else width)
+    for row in cells:
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    return table
+
+
+def print_table(session: Session, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table: coloured and fitted on a terminal, aligned and whole in a pipe."""
+    if sys.stdout.isatty() or session.color:
+        console(session).print(rich_table(columns, rows))
+        return
+    table = [tuple(columns), *(tuple(map(_cell, row)) for row in rows)]
+    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        click.echo(
+            "  ".join(cell + " " * (n - _width(cell)) for cell, n in zip(row, widths, strict=True)).rstrip()
+        )
+
+
+def _cell(text: str) -> str:
+    """Return what may stand in a table: one line, with its indent."""
+    return text if text.isascii() and text.isprintable() else one_line(text, CELL)
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
+
+
+def print_json(value: Any) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def print_line(value: Any) -> None:
+    click.echo(msgspec.json.encode(value))
+
+
+def emit(
+    session: Session,
+    items: Sequence[Any],
+    columns: Sequence[str],
+    row: Callable[[Any], Sequence[str]],
+    *,
+    id: Callable[[Any], str] = lambda item: str(item.id),
+    single: bool = False,
+) -> None:
+    """Print *items* in the format asked for; *single*: JSON is the one object, not a list."""
+    match session.output:
+        case "json":
+            values = [plain(item) for item in items]
+            print_json(values[0] if single else values)
+        case "jsonl":
+            for item in items:
+                print_line(plain(item))
+        case "id":
+            for item in items:
+                click.echo(id(item))
+        case _:
+            print_table(session, columns, [row(item) for item in items])
+
+
+@contextmanager
+def progress(session: Session, text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Give a function that moves a progress bar forward; it does nothing without a terminal."""
+    if session.quiet or total < 2 or not sys.stderr.isatty():
+        yield lambda step: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(session, err=True), transient=True) as bar:
+        job = bar.add_task(text, total=total)
+        yield lambda step: bar.advance(job, step)

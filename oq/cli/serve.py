@@ -1,0 +1,193 @@
+"""`oq serve`: the queue, its HTTP server, and how both stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oq.cli import exits
+from oq.cli.session import Command, Session, complain, pass_session
+from oq.errors import ConfigError, OqError
+from oq.version import VERSION
+
+if TYPE_CHECKING:
+    from oq.config import Settings
+    from oq.queue import Queue
+
+log = logging.getLogger(__name__)
+
+# After the grace: the web server's last sends, the queue's last commit, closing the store. Then the process ends,
+# whatever still hangs: everything acknowledged is on disk by then.
+STOP_SECONDS = 5.0
+WEB_SECONDS = 1.5  # of that for connections that are still open
+
+
+@click.command(cls=Command)
+@click.option("--host", help="The address to listen on [default: 127.0.0.1].")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port; 0: any free one [default: 7125].")
+@click.option("--data-dir", metavar="FOLDER", help="The data folder [default: ~/.ollama-queue/data].")
+@click.option("--ollama-host", multiple=True, metavar="URL", help="The model server; repeat it for several.")
+@click.option("--workers", type=click.IntRange(1), help="Tasks that run at a time [default: 4].")
+@click.option("--paused", is_flag=True, help="Start no task until `oq resume`.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="The form of log lines.")
+@click.option("--insecure", is_flag=True, help="Allow other machines to reach a server without a token.")
+@pass_session
+def serve(session: Session, ollama_host: tuple[str, ...], paused: bool, insecure: bool, **given: Any) -> None:
+    """Run the queue and its HTTP server until SIGTERM or Ctrl-C.
+
+    The first signal drains: nothing new starts, what runs has server.shutdown_grace to end, the rest goes back to
+    pending. A second one stops at once.
+    """
+    names = {
+        "host": "server.host", "port": "server.port", "data_dir": "queue.storage_path",
+        "workers": "queue.max_workers", "log_format": "logging.format",
+    }  # fmt: skip
+    overrides = {names[name]: value for name, value in given.items() if value is not None}
+    if len(ollama_host) == 1:
+        overrides["ollama.host"] = ollama_host[0]
+    elif ollama_host:
+        overrides["hosts"] = list(ollama_host)
+    if insecure:
+        overrides["server.insecure"] = True
+    if session.verbose:
+        overrides["logging.level"] = "debug"
+    settings = session.load(overrides).settings
+    raise SystemExit(run(settings, paused=paused, quiet=session.quiet))
+
+
+def run(settings: Settings, *, paused: bool = False, quiet: bool = False) -> int:
+    """Serve until a signal; return the exit code."""
+    import trio
+
+    from oq import logs
+
+    try:
+        logs.set_up(settings.logging)
+    except OSError as error:
+        raise ConfigError(
+            f"the log file {settings.logging.file} cannot be written: {error.strerror}", "logging.file"
+        ) from error
+    server = _Server(settings, paused=paused, quiet=quiet)
+    trio.run(server.run)
+    if server.error is not None:
+        if not isinstance(server.error, OqError):
+            log.critical("the server stops because of an error of its own", exc_info=server.error)
+            return exits.ERROR
+        complain(server.error)
+        return exits.ERROR
+    return exits.OK
+
+
+class _Server:
+    """One run of the server: starts, waits for a signal, stops."""
+
+    def __init__(self, settings: Settings, *, paused: bool, quiet: bool) -> None:
+        import trio
+
+        self._settings = settings
+        self._paused = paused
+        self._quiet = quiet
+        self._stop = trio.Event()
+        self._now = trio.CancelScope()
+        self.error: BaseException | None = None
+
+    async def run(self) -> None:
+        import trio
+
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen, signals)
+                try:
+                    with self._now:
+                        await self._serve()
+                except Exception as error:  # it must not be wrapped by this nursery
+                    self.error = _first(error)
+                nursery.cancel_scope.cancel()
+
+    async def _listen(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            name = signal.Signals(number).name
+            if self._stop.is_set():
+                log.warning("%s again: stopping at once", name)
+                self._now.cancel()
+                continue
+            grace = self._settings.server.shutdown_grace
+            log.info("%s: stopping; what runs has %g s to end", name, grace)
+            last = threading.Timer(grace + STOP_SECONDS, _give_up)
+            last.daemon = True
+            last.start()
+            self._stop.set()
+
+    async def _serve(self) -> None:
+        import trio
+
+        from oq.engine import open_queue
+        from oq.web import make_app, serve_app
+        from oq.web.serve import open_listeners
+
+        settings = self._settings
+        # Before anything runs: a second server by mistake must not start tasks only to interrupt them.
+        for listener in await open_listeners(settings.server.host, settings.server.port):
+            await listener.aclose()
+        async with open_queue(settings=settings, paused=self._paused) as queue:
+            app, shutdown = make_app(queue, settings), trio.Event()
+
+            async with trio.open_nursery() as nursery:
+                urls: list[str] = await nursery.start(partial(serve_app, app, settings, shutdown=shutdown))
+                self._tell(queue, urls)
+                nursery.start_soon(self._tell_hosts, queue)
+                await self._stop.wait()
+                await queue.drain(settings.server.shutdown_grace)
+                shutdown.set()
+                nursery.cancel_scope.deadline = trio.current_time() + WEB_SECONDS
+        log.info("stopped")
+
+    def _tell(self, queue: Queue, urls: list[str]) -> None:
+        stats = queue.stats()
+        waiting = stats.pending + stats.scheduled + stats.running
+        state = " (paused)" if stats.paused else ""
+        self._say(f"oq {VERSION} listens on {urls[0]}{state}")
+        folder = self._settings.queue.storage or os.path.abspath(
+            os.path.expanduser(self._settings.queue.storage_path)
+        )
+        self._say(f"data folder: {folder} ({waiting} unfinished of {stats.total} tasks)")
+
+    async def _tell_hosts(self, queue: Queue) -> None:
+        urls = {host.name: host.url for host in self._settings.hosts}
+        for name, info in (await queue.host_info()).items():
+            if info.up:
+                state = f"up, version {info.version or 'unknown'}, {len(info.models)} models"
+            else:
+                state = f"not reachable ({info.error}); tasks wait until it is"
+            self._say(f"model server {name} at {urls.get(name, '?')}: {state}")
+
+    def _say(self, text: str) -> None:
+        """Tell people on the terminal, and the log where that is read by machines or kept in a file."""
+        if self._settings.logging.format == "json" or self._settings.logging.file:
+            log.info("%s", text)
+        if self._settings.logging.format != "json" and not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error that says most: one of ours inside a group, else the first."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    found = [_first(part) for part in error.exceptions]
+    return next((part for part in found if isinstance(part, OqError)), found[0])
+
+
+def _give_up() -> None:
+    log.error(
+        "the stop took longer than the grace and %g s; the process ends now, the store is safe", STOP_SECONDS
+    )
+    logging.shutdown()
+    os._exit(exits.ERROR)

@@ -1,0 +1,185 @@
+"""What every command shares: the global options, the client, and how an error ends the program."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oq.cli import exits
+from oq.errors import OqError
+
+if TYPE_CHECKING:
+    from oq.client import Client
+    from oq.config import Loaded
+
+FORMATS = ("table", "json", "jsonl", "id")
+
+
+class Session:
+    """The global options of one run of the program."""
+
+    def __init__(self) -> None:
+        self.server: str | None = None
+        self.config: str | None = None
+        self.config_dir: str | None = None
+        self.overrides: dict[str, Any] = {}
+        self.output = "table"
+        self.quiet = False
+        self.color: bool | None = None
+        self.timeout = 30.0
+        self.verbose = 0
+        self._client: Client | None = None
+        self._loaded: Loaded | None = None
+
+    def load(self, overrides: dict[str, Any] | None = None) -> Loaded:
+        """Return the settings with their origins; *overrides* are a command's own flags."""
+        from oq.config import load_settings
+
+        return load_settings(
+            self.config, self.config_dir, environ=os.environ, overrides=self.overrides | (overrides or {})
+        )
+
+    @property
+    def settings(self) -> Any:
+        if self._loaded is None:
+            self._loaded = self.load()
+        return self._loaded.settings
+
+    def address(self) -> str:
+        """Return the server's URL: --server, OQ_URL, or where a server with these settings would listen."""
+        given = self._address_given()
+        if given:
+            return given
+        server = self.settings.server
+        host = "127.0.0.1" if server.host in ("0.0.0.0", "::", "") else server.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
+
+    def _address_given(self) -> str | None:
+        return self.server or os.environ.get("OQ_URL")
+
+    @property
+    def client(self) -> Client:
+        """The client; gives up soon: a person waits, and a server that is not there is to be said at once."""
+        if self._client is None:
+            self._client = self._connect(retries=3, total=15.0)
+        return self._client
+
+    def endure(self) -> Client:
+        """Return a client that outlives a restart of the server, for those who wait or watch.
+
+        Only once a first request was answered, so that a wrong address is still told at once.
+        """
+        self.close()
+        self._client = self._connect(retries=20, total=90.0)
+        return self._client
+
+    def _connect(self, retries: int, total: float) -> Client:
+        from oq.client import Client, Patience
+
+        token = os.environ.get("OQ_TOKEN")
+        if token is None and not self._address_given():  # never tell one server's token to another
+            token = self.settings.server.token
+        patience = Patience(retries=retries, total=total)
+        return Client(self.address(), token=token, timeout=self.timeout, patience=patience)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def say(self, text: str) -> None:
+        """Tell the person something that is not data."""
+        if not self.quiet:
+            click.echo(text, err=True, color=self.color)
+
+
+def pass_session(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the session as its first argument."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **more: Any) -> Any:
+        return function(click.get_current_context().ensure_object(Session), *args, **more)
+
+    return call
+
+
+def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def store(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value is not None and value is not False and value != 0:
+            setattr(context.ensure_object(Session), name, value)
+
+    return store
+
+
+def shared_options() -> list[click.Parameter]:
+    """Return the options that may stand before a command and after it."""
+
+    def option(*names: str, to: str, help: str, **more: Any) -> click.Option:
+        return click.Option(names, expose_value=False, callback=_set(to), help=help, **more)
+
+    return [
+        option(
+            "-o",
+            "--output",
+            to="output",
+            type=click.Choice(FORMATS),
+            help="How to print data [default: table].",
+        ),
+        option("-q", "--quiet", to="quiet", is_flag=True, help="Say nothing but data and errors."),
+        option("--server", to="server", metavar="URL", help="The server's address (also OQ_URL)."),
+    ]
+
+
+class Command(click.Command):
+    """A command that takes the shared options, too."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        taken = {name for parameter in self.params for name in parameter.opts}
+        self.params += [option for option in shared_options() if not taken & set(option.opts)]
+
+
+class Group(click.Group):
+    """The program: errors become one sentence and an exit code, never a traceback."""
+
+    command_class = Command
+
+    def main(  # type: ignore[override]  # two overloads in click, one here
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **more: Any
+    ) -> Any:
+        if not more.pop("standalone_mode", True):
+            return super().main(args, prog_name, standalone_mode=False, **more)
+        code: Any = exits.OK
+        try:
+            code = super().main(args, prog_name, standalone_mode=False, **more)
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+            code = exits.INTERRUPTED
+        except OqError as error:
+            complain(error)
+            code = exits.exit_code(error)
+        except BrokenPipeError:  # the reader of our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(code if isinstance(code, int) else exits.OK)
+
+
+def complain(error: OqError) -> None:
+    """Print an error for a person, on stderr."""
+    from oq.cli.output import one_line
+
+    field = getattr(error, "field", None)
+    text = f"{field}: {error.message}" if field and field not in error.message else error.message
+    click.echo(f"error: {one_line(text, 2000)}", err=True)
+
+
+def interactive() -> bool:
+    """Return whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()

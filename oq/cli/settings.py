@@ -1,0 +1,64 @@
+"""`oq config`, `oq completion`, `oq version`."""
+
+from __future__ import annotations
+
+import platform
+
+import click
+
+from oq.cli.output import emit
+from oq.cli.session import Command, Group, Session, pass_session
+from oq.version import VERSION
+
+SHELLS = {
+    "bash": "oq completion bash > ~/.local/share/bash-completion/completions/oq",
+    "zsh": "oq completion zsh > a file _oq in a folder of $fpath",
+    "fish": "oq completion fish > ~/.config/fish/completions/oq.fish",
+}
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Show the settings."""
+
+
+@config.command("show")
+@click.option("--origin", is_flag=True, help="Tell where each value comes from.")
+@pass_session
+def config_show(session: Session, origin: bool) -> None:
+    """Show every setting as `oq serve` would take it: flag > environment > file > default."""
+    from oq.config import rows
+
+    items = [{"key": key, "value": value, "origin": source} for key, value, source in rows(session.load())]
+    if not origin:
+        items = [{"key": item["key"], "value": item["value"]} for item in items]
+    columns = ("SETTING", "VALUE", "ORIGIN") if origin else ("SETTING", "VALUE")
+    emit(session, items, columns, lambda item: tuple(item.values()), id=lambda item: str(item["key"]))
+
+
+@click.command(cls=Command)
+@click.argument("shell", type=click.Choice(list(SHELLS)))
+@click.option("--program", default="oq", help="The name it is for: oq or ollama-queue.")
+@pass_session
+def completion(session: Session, shell: str, program: str) -> None:
+    """Print the completion script for bash, zsh or fish."""
+    from click.shell_completion import get_completion_class
+
+    from oq.cli import cli
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
+    click.echo(kind(cli, {}, program, variable).source())
+    session.say(f"to install it: {SHELLS[shell]}")
+
+
+@click.command(cls=Command)
+@pass_session
+def version(session: Session) -> None:
+    """Print the version."""
+    item = {"version": VERSION, "python": platform.python_version()}
+    if session.output == "table":
+        click.echo(f"oq {VERSION} (Python {item['python']})")
+    else:
+        emit(session, [item], (), lambda one: (), id=lambda one: str(one["version"]), single=True)

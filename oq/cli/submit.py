@@ -1,0 +1,191 @@
+"""`oq submit chat|generate|embed`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oq import builders
+from oq.cli import exits, inputs
+from oq.cli.output import emit
+from oq.cli.session import Group, Session, pass_session
+from oq.core.model import TaskSpec
+from oq.wire import RemoteTask
+
+_COMMON: list[Callable[[Any], Any]] = [
+    click.option("-m", "--model", required=True, help="The model's name, such as llama3.2."),
+    click.option(
+        "--priority", type=inputs.PRIORITY, default="normal", show_default=True,
+        help="low, normal, high, critical, or 0 to 1000.",
+    ),
+    click.option("--max-retries", type=click.IntRange(0), help="Attempts beyond the first; 0: none."),
+    click.option("--timeout", type=inputs.DURATION, help="Bound on one attempt: 30s, 5m; 0: none."),
+    click.option("--delay", type=inputs.DURATION, help="Start after this time at the earliest."),
+    click.option("--at", type=inputs.TIME, help="Start at this time at the earliest: 2030-01-31T08:00:00Z."),
+    click.option("--tag", multiple=True, help="A word to find the task by; may be repeated."),
+    click.option("--option", multiple=True, metavar="NAME=VALUE", help="A model option; may be repeated."),
+    click.option("--keep-alive", help="How long the model stays loaded: 5m, -1 for ever."),
+    click.option("--truncate/--no-truncate", default=None, help="Whether an input that is too long is cut."),
+    click.option("--idempotency-key", help="The same key and task, submitted again, is the same task."),
+    click.option("--wait", is_flag=True, help="Wait for the end and print the result."),
+]  # fmt: skip
+_TEXT: list[Callable[[Any], Any]] = [
+    click.option("--system", help="The instruction to the model; text, @file or -."),
+    click.option("--format", metavar="json|@SCHEMA", help="Answer in JSON, or by a JSON schema."),
+    click.option("--think", help="true, false, or a level such as high."),
+    click.option("--image", multiple=True, metavar="FILE", help="A picture; may be repeated."),
+    click.option("--stream", is_flag=True, help="Print the text as it comes."),
+]
+
+
+def _with(options: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    def add(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+@click.group(cls=Group)
+def submit() -> None:
+    """Submit a task. It is on the server's disk when its id is printed.
+
+    Texts may be given as @FILE (@@ for an @ itself), or as - or nothing to read them from a pipe.
+    """
+
+
+@submit.command()
+@click.argument("text", nargs=-1)
+@click.option("--messages", multiple=True, metavar="ROLE:TEXT", help='Such as "user:Hello"; may be repeated.')
+@click.option("--tools", metavar="@FILE", help="The tools the model may call, as a JSON list.")
+@_with(_TEXT)
+@_with(_COMMON)
+@pass_session
+def chat(session: Session, text: tuple[str, ...], messages: tuple[str, ...], **given: Any) -> None:
+    """Submit a chat. TEXT, or what comes through a pipe, is the user's last message."""
+    said = inputs.parse_messages(messages)
+    if text or not messages:
+        said.append({"role": "user", "content": inputs.prompt_from(None, text, "message")})
+    pictures = _pictures(given.pop("image"))
+    if pictures:
+        said[-1]["images"] = pictures
+    tools = given.pop("tools")
+    if tools is not None:
+        tools = inputs.parse_json(tools, "--tools takes a JSON list, best as @tools.json")
+    model, options = given.pop("model"), _options(given)
+    _submit(session, builders.chat(model, said, tools=tools, **options), given)
+
+
+@submit.command()
+@click.argument("text", nargs=-1)
+@click.option("--prompt", help="The text to continue; text, @file or -.")
+@click.option("--suffix", help="The text after the gap to fill.")
+@click.option("--template", help="A prompt template in place of the model's own.")
+@click.option("--raw", is_flag=True, default=None, help="Send the prompt without any template.")
+@_with(_TEXT)
+@_with(_COMMON)
+@pass_session
+def generate(session: Session, text: tuple[str, ...], prompt: str | None, **given: Any) -> None:
+    """Submit a prompt to continue: TEXT, --prompt, or what comes through a pipe."""
+    prompt = inputs.prompt_from(prompt, text, "prompt")
+    pictures = _pictures(given.pop("image"))
+    own = {name: given.pop(name) for name in ("suffix", "template", "raw")}
+    model, options = given.pop("model"), _options(given)
+    _submit(session, builders.generate(model, prompt, images=pictures or None, **own, **options), given)
+
+
+@submit.command()
+@click.argument("text", nargs=-1)
+@click.option("--input", "input_", multiple=True, help="A text to embed; may be repeated.")
+@click.option("--lines", is_flag=True, help="Each line of the input is a text of its own.")
+@click.option("--dimensions", type=click.IntRange(1), help="The length of the vectors.")
+@_with(_COMMON)
+@pass_session
+def embed(
+    session: Session,
+    text: tuple[str, ...],
+    input_: tuple[str, ...],
+    lines: bool,
+    dimensions: int | None,
+    **given: Any,
+) -> None:
+    """Submit texts to turn into vectors: TEXT, --input, or what comes through a pipe."""
+    texts = [inputs.read_text(one) for one in input_]
+    if text or not texts:
+        texts.append(inputs.prompt_from(None, text, "input"))
+    if lines:
+        texts = [line for one in texts for line in one.splitlines() if line.strip()]
+    model, options = given.pop("model"), _options(given)
+    what = texts[0] if len(texts) == 1 else texts
+    _submit(session, builders.embed(model, what, dimensions=dimensions, **options), given)
+
+
+def _pictures(files: tuple[str, ...]) -> list[Path]:
+    return [Path(file) for file in files]
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """Take the builder's arguments out of the flags; what stays is how to go on after the submission."""
+    found: dict[str, Any] = {
+        "priority": given.pop("priority"),
+        "max_retries": given.pop("max_retries"),
+        "timeout": given.pop("timeout"),
+        "delay": given.pop("delay"),
+        "run_at": given.pop("at"),
+        "tags": given.pop("tag"),
+        "options": inputs.parse_options(given.pop("option")),
+        "keep_alive": inputs.parse_keep_alive(given.pop("keep_alive")),
+        "truncate": given.pop("truncate"),
+        "idempotency_key": given.pop("idempotency_key"),
+    }
+    if "system" in given:
+        system = given.pop("system")
+        found["system"] = None if system is None else inputs.read_text(system)
+        found["format"] = inputs.parse_format(given.pop("format"))
+        found["think"] = inputs.parse_think(given.pop("think"))
+    return found
+
+
+def _submit(session: Session, spec: TaskSpec, then: dict[str, Any]) -> None:
+    handle = session.client.submit(spec)
+    if then.get("stream"):
+        from oq.cli.attach import follow
+
+        session.say(f"task {handle.id}")
+        raise SystemExit(follow(session, handle.id))
+    if then["wait"]:
+        from oq.cli.tasks import finish
+
+        session.say(f"task {handle.id}")
+        raise SystemExit(finish(session, handle.id))
+    if session.output == "table":
+        click.echo(f"Task submitted with ID: {handle.id}")
+        return
+    emit(
+        session,
+        [{"task_id": handle.id}],
+        (),
+        lambda item: (),
+        id=lambda item: str(item["task_id"]),
+        single=True,
+    )
+
+
+def print_result(task: RemoteTask) -> int:
+    """Print what a finished task brought, for a person; return the exit code."""
+    from oq.cli.output import printable
+
+    if task.status == "completed":
+        vectors = (task.result or {}).get("embeddings")
+        if vectors:
+            click.echo(f"{len(vectors)} vector(s) of {len(vectors[0])} dimensions; -o json prints them")
+        else:
+            click.echo(printable(task.output))
+        return exits.OK
+    why = f": {task.error}" if task.error else ""
+    click.echo(f"task {task.id} {task.status}{printable(why)}", err=True)
+    return exits.TASK_FAILED

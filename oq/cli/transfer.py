@@ -1,0 +1,177 @@
+"""Many tasks at once: batch, export, import."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import click
+import msgspec
+
+from oq.cli import exits, inputs
+from oq.cli.filters import chosen, filter_flags
+from oq.cli.output import TASK_COLUMNS, emit, plain, print_line, print_table, progress, task_row
+from oq.cli.session import Command, Session, pass_session
+from oq.client import TaskHandle
+from oq.errors import InvalidTask, OqError
+from oq.wire import NotJson
+
+PAGE = 500  # tasks of one list request of an export
+GROUP = 1000  # tasks submitted together, so that a bar can move and memory stays small
+# What an exported task was told by people; the rest was the server's.
+ASKED = ("type", "model", "payload", "options", "keep_alive", "priority", "max_retries", "timeout", "tags")
+
+
+@click.command(cls=Command)
+@click.argument("file", default="-")
+@click.option("--atomic", is_flag=True, help="All or none: one wrong task, and nothing is submitted.")
+@click.option("--wait", is_flag=True, help="Wait for all of them and print how they ended.")
+@pass_session
+def batch(session: Session, file: str, atomic: bool, wait: bool) -> None:
+    """Submit the tasks in FILE (or -): a JSON array, or one JSON object a line, as POST /api/tasks takes them."""
+    handles = _submit_all(session, read_tasks(file), atomic)
+    _report(session, handles, wait)
+
+
+@click.command(cls=Command)
+@filter_flags
+@click.option("--file", "target", default="-", metavar="FILE", help="Write there instead of to the output.")
+@pass_session
+def export(session: Session, target: str, **which: Any) -> None:
+    """Write tasks with their results, one JSON object a line, oldest first."""
+    where = chosen(which)
+    total = session.client.page(limit=0, **where).total
+    count = 0
+    with _open_target(target) as out, progress(session, "exporting", total) as forward:
+        cursor = None
+        while True:
+            page = session.client.page(limit=PAGE, sort="created", cursor=cursor, **where)
+            for task in page.tasks:
+                try:
+                    whole = session.client.get(task.id)
+                except OqError as error:
+                    if error.code != "not_found":  # cleaned up meanwhile
+                        raise
+                    continue
+                out.write(msgspec.json.encode(plain(whole)) + b"\n")
+                count += 1
+                forward(1)
+            if len(page.tasks) < PAGE:
+                break
+            cursor = page.tasks[-1].id
+    session.say(f"{count} tasks exported")
+
+
+@click.command("import", cls=Command)
+@click.argument("file", default="-")
+@click.option("--unfinished", is_flag=True, help="Only tasks that were not finished when they were exported.")
+@pass_session
+def import_tasks(session: Session, file: str, unfinished: bool) -> None:
+    """Submit exported tasks again, as new ones."""
+    tasks = []
+    for task in read_tasks(file):
+        if unfinished and task.get("status") in ("completed", "failed", "cancelled"):
+            continue
+        tasks.append({name: task[name] for name in ASKED if name in task})
+    _report(session, _submit_all(session, tasks, atomic=False), wait=False)
+
+
+def read_tasks(file: str) -> list[dict[str, Any]]:
+    """Return the objects of a JSON array or of NDJSON."""
+    if file == "-" and sys.stdin.isatty():
+        raise click.UsageError("give a file, or the tasks through a pipe")
+    text = inputs.read_text("-") if file == "-" else inputs.read_text(f"@{file}")
+    try:
+        if text.lstrip()[:1] == "[":
+            found = msgspec.json.decode(text, type=list[dict[str, Any]])
+        else:
+            found = []
+            for number, line in enumerate(text.split("\n"), 1):
+                if line.strip():
+                    try:
+                        found.append(msgspec.json.decode(line, type=dict[str, Any]))
+                    except ValueError as error:
+                        raise NotJson(f"line {number} of {file} is not a JSON object: {error}") from error
+    except ValueError as error:
+        raise NotJson(f"{file} is not a JSON array of tasks: {error}") from error
+    if not found:
+        raise InvalidTask(f"there is no task in {file}")
+    return found
+
+
+def _submit_all(session: Session, tasks: list[dict[str, Any]], atomic: bool) -> list[TaskHandle | OqError]:
+    if atomic:
+        return session.client.submit_many(tasks, atomic=True)
+    handles: list[TaskHandle | OqError] = []
+    with progress(session, "submitting", len(tasks)) as forward:
+        for first in range(0, len(tasks), GROUP):
+            part = tasks[first : first + GROUP]
+            try:
+                handles += session.client.submit_many(part)
+            except OqError:
+                session.say(f"{first} of {len(tasks)} tasks were taken before this:")
+                _print_ids(session, handles)
+                raise
+            forward(len(part))
+    return handles
+
+
+def _report(session: Session, handles: list[TaskHandle | OqError], wait: bool) -> None:
+    good = [handle for handle in handles if not isinstance(handle, OqError)]
+    for index, handle in enumerate(handles):
+        if isinstance(handle, OqError):
+            field = getattr(handle, "field", None)
+            click.echo(f"error: task {index + 1}: {f'{field}: ' if field else ''}{handle.message}", err=True)
+    code = exits.OK if len(good) == len(handles) else exits.ERROR
+    if wait:
+        session.endure()
+        finished = []
+        with progress(session, "waiting", len(good)) as forward:
+            for handle in good:
+                finished.append(session.client.wait(handle.id))
+                forward(1)
+        emit(session, finished, TASK_COLUMNS, task_row)
+        if any(task.status != "completed" for task in finished):
+            code = code or exits.TASK_FAILED
+    else:
+        _print_ids(session, handles)
+        session.say(f"{len(good)} of {len(handles)} tasks submitted")
+    raise SystemExit(code)
+
+
+def _print_ids(session: Session, handles: list[TaskHandle | OqError]) -> None:
+    match session.output:
+        case "id":
+            for handle in handles:
+                if not isinstance(handle, OqError):
+                    click.echo(handle.id)
+        case "table":
+            rows = [(str(n), h.id) for n, h in enumerate(handles, 1) if not isinstance(h, OqError)]
+            print_table(session, ("TASK", "ID"), rows)
+        case _:
+            items = [_item(index, handle) for index, handle in enumerate(handles)]
+            if session.output == "json":
+                click.echo(msgspec.json.format(msgspec.json.encode(items)))
+            else:
+                for item in items:
+                    print_line(item)
+
+
+def _item(index: int, handle: TaskHandle | OqError) -> dict[str, Any]:
+    if isinstance(handle, OqError):
+        return {"index": index, "error": handle.message, "code": handle.code}
+    return {"index": index, "task_id": handle.id}
+
+
+@contextmanager
+def _open_target(target: str) -> Iterator[IO[bytes]]:
+    if target == "-":
+        yield sys.stdout.buffer
+        return
+    try:
+        with open(target, "wb") as file:
+            yield file
+    except OSError as error:
+        raise click.UsageError(f"cannot write {target!r}: {error.strerror}") from error

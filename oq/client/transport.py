@@ -1,0 +1,85 @@
+"""What both clients share of httpx: its settings, and its errors as our values."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from oq.client.calls import Answer, Call, Lost
+from oq.errors import ServerUnreachable
+
+DEFAULT_URL = "http://localhost:7125"
+CONNECT_SECONDS = 5.0
+SILENCE_SECONDS = (
+    75.0  # of an open stream, after which it is opened again where it stood; nothing is lost by it
+)
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def place(url: str | None, token: str | None) -> tuple[str, str | None]:
+    """Return the address and the token to use; without *url* those of OQ_URL and OQ_TOKEN, if they are set.
+
+    With a *url* the environment does not count: one server's token must not go to another.
+    """
+    if url is None:
+        url = os.environ.get("OQ_URL") or DEFAULT_URL
+        token = token or os.environ.get("OQ_TOKEN") or None
+    return check_url(url), token
+
+
+def check_url(url: str) -> str:
+    """Return the base address without a slash at its end; a bare host:port is taken for http."""
+    text = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ServerUnreachable(f"{url!r} is not a server's address: write it as http://localhost:7125")
+    return text.rstrip("/")
+
+
+def settings(url: str, timeout: float) -> dict[str, Any]:
+    """Return the arguments of `httpx.Client` and `httpx.AsyncClient`."""
+    return {
+        "base_url": url,
+        "timeout": httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS), pool=None),
+        # httpcore leaks slots of a bounded pool when waiters are cancelled (its issue 1093): no bound.
+        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=8),
+        "trust_env": urlsplit(url).hostname not in LOOPBACK,  # no proxy knows the way to this machine itself
+        "headers": {"User-Agent": "oq-client"},
+    }
+
+
+def request(
+    client: httpx.Client | httpx.AsyncClient, call: Call, timeout: float, stream: bool
+) -> httpx.Request:
+    read = SILENCE_SECONDS if stream else timeout + call.hold
+    limits = httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS), read=read, pool=None)
+    return client.build_request(
+        call.method,
+        call.path,
+        params=call.params or None,
+        content=call.body,
+        headers=call.headers,
+        timeout=limits,
+    )
+
+
+def answer(response: httpx.Response, body: bytes = b"") -> Answer:
+    return Answer(
+        response.status_code, {name.lower(): value for name, value in response.headers.items()}, body
+    )
+
+
+def lost(error: httpx.HTTPError) -> Lost:
+    """Return what a transport error means for a retry."""
+    sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol)
+    reason = str(error) or {"ReadTimeout": "it took too long to answer"}.get(
+        type(error).__name__, type(error).__name__
+    )
+    return Lost(reason, sent=sent, idle=isinstance(error, httpx.ReadTimeout))

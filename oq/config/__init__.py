@@ -1,0 +1,36 @@
+"""Settings: what there is (`settings`), how values are written (`values`), where they come from (`loading`)."""
+
+from oq.config.loading import Loaded, load_settings, rows, settings_from
+from oq.config.settings import (
+    FIELDS,
+    SECTIONS,
+    HostSettings,
+    LoggingSettings,
+    OllamaSettings,
+    QueueSettings,
+    RetrySettings,
+    SchedulerSettings,
+    ServerSettings,
+    Settings,
+)
+from oq.config.values import parse_duration, parse_host_url, parse_size
+
+__all__ = [
+    "FIELDS",
+    "SECTIONS",
+    "HostSettings",
+    "Loaded",
+    "LoggingSettings",
+    "OllamaSettings",
+    "QueueSettings",
+    "RetrySettings",
+    "SchedulerSettings",
+    "ServerSettings",
+    "Settings",
+    "load_settings",
+    "parse_duration",
+    "parse_host_url",
+    "parse_size",
+    "rows",
+    "settings_from",
+]

@@ -1,0 +1,241 @@
+"""All settings. Each is one field: its type, default, bounds, old environment name and one sentence on what it does.
+
+Parsing, error messages, ``OQ_<SECTION>__<KEY>`` variables and docs/reference/settings.md follow from that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from oq.config.values import (
+    parse_duration,
+    parse_host_url,
+    parse_names,
+    parse_number,
+    parse_optional_text,
+    parse_size,
+    parse_switch,
+    parse_text,
+    parse_whole,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """How a setting is read, and what its docs and errors call it."""
+
+    parse: Any
+    words: str
+
+
+DURATION = Kind(parse_duration, 'a duration such as "30s" or "5m"')
+SIZE = Kind(parse_size, 'a size such as "64MiB"')
+WHOLE = Kind(parse_whole, "a whole number")
+NUMBER = Kind(parse_number, "a number")
+SWITCH = Kind(parse_switch, "true or false")
+TEXT = Kind(parse_text, "text")
+OPTIONAL = Kind(parse_optional_text, "text, or nothing")
+NAMES = Kind(parse_names, "a list of names")
+HOST_URL = Kind(parse_host_url, "an address such as http://localhost:11434")
+
+
+def _one_of(*words: str) -> Kind:
+    def parse(value: object) -> str:
+        if str(value).lower() not in words:
+            raise ValueError(f"{value!r} is none of {', '.join(words)}")
+        return str(value).lower()
+
+    return Kind(parse, "one of " + ", ".join(words))
+
+
+def _setting(
+    default: Any,
+    kind: Kind,
+    doc: str,
+    *,
+    env: str | None = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    meta = {"kind": kind, "doc": doc, "env": env, "low": low, "high": high}
+    return dataclasses.field(default=default, metadata=meta)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OllamaSettings:
+    host: str = _setting("http://localhost:11434", HOST_URL, "The model server.", env="OLLAMA_HOST")
+    timeout: float = _setting(
+        300.0,
+        DURATION,
+        "Bound on one attempt as a whole; 0 for none. A task can set its own.",
+        env="OLLAMA_TIMEOUT",
+    )
+    idle_timeout: float = _setting(
+        120.0, DURATION, "Longest silence of the model server before and within an answer; 0 for no bound."
+    )
+    connect_timeout: float = _setting(5.0, DURATION, "Bound on connecting to the model server.", low=0.001)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostSettings:
+    """One model server of several; `slots` are the tasks it runs at a time."""
+
+    name: str
+    url: str
+    slots: int = 4
+    max_loaded_models: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class QueueSettings:
+    max_workers: int = _setting(
+        4,
+        WHOLE,
+        "Tasks that run at a time: the slots of the model server.",
+        env="QUEUE_MAX_WORKERS",
+        low=1,
+        high=1024,
+    )
+    storage_path: str = _setting(
+        "~/.ollama-queue/data", TEXT, "The data folder; made with mode 0700.", env="QUEUE_STORAGE_PATH"
+    )
+    storage: str | None = _setting(
+        None, OPTIONAL, "A storage URI (zeo://…, postgresql://…) in place of a file in the data folder."
+    )
+    cleanup_interval: float = _setting(
+        3600.0,
+        DURATION,
+        "How often finished tasks are cleaned up by age.",
+        env="QUEUE_CLEANUP_INTERVAL",
+        low=0.1,
+    )
+    max_completed_tasks: int = _setting(
+        10_000, WHOLE, "Finished tasks (completed, failed, cancelled) to keep; 0 for all.",
+        env="QUEUE_MAX_COMPLETED_TASKS", low=0,
+    )  # fmt: skip
+    max_completed_age: float = _setting(
+        0.0, DURATION, "Finished tasks older than this are forgotten; 0 for never."
+    )
+    max_pending: int = _setting(
+        1_000_000, WHOLE, "Unfinished tasks at most; more are refused with 429 queue_full.", low=1
+    )
+    max_result_bytes: int = _setting(
+        64 * 2**20, SIZE, "Largest answer of a model server that is kept.", low=1024
+    )
+    pack_interval: float = _setting(
+        600.0, DURATION, "How often the data file is looked at, and packed if it has grown; 0 for never."
+    )
+    request_timeout: float = _setting(
+        10.0, DURATION, "How long a request waits for its turn before 503 queue_busy.", low=0.001
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    batch_size: int = _setting(
+        10, WHOLE, "Accepted and without effect: dispatch is by event.", env="SCHEDULER_BATCH_SIZE"
+    )
+    scheduling_interval: float = _setting(
+        1.0, DURATION, "Accepted and without effect: dispatch is by event.", env="SCHEDULER_INTERVAL"
+    )
+    affinity_limit: int = _setting(
+        16, WHOLE, "How often a task may be overtaken by equals whose model is loaded; 0 for never.", low=0
+    )
+    affinity_wait: float = _setting(10.0, DURATION, "How long a task may be overtaken that way.")
+    starvation_after: float = _setting(
+        600.0, DURATION, "Waiting longer than this, the oldest task gets a share of the starts; 0 for never."
+    )
+    starvation_share: int = _setting(10, WHOLE, "That share: one start in this many.", low=0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RetrySettings:
+    max_retries: int = _setting(
+        3,
+        WHOLE,
+        "Retries of a task that does not say; 0 for none.",
+        env="RETRY_MAX_RETRIES",
+        low=0,
+        high=1000,
+    )
+    initial_delay: float = _setting(1.0, DURATION, "Pause before the first retry.", env="RETRY_INITIAL_DELAY")
+    max_delay: float = _setting(60.0, DURATION, "No pause is longer.", env="RETRY_MAX_DELAY")
+    backoff_factor: float = _setting(
+        2.0,
+        NUMBER,
+        "Each pause is this many times the one before.",
+        env="RETRY_BACKOFF_FACTOR",
+        low=1,
+        high=100,
+    )
+    jitter: float = _setting(0.1, NUMBER, "Pauses vary by up to this fraction, up or down.", low=0, high=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ServerSettings:
+    host: str = _setting("127.0.0.1", TEXT, "Address to listen on.")
+    port: int = _setting(7125, WHOLE, "Port to listen on; 0 for any free one.", low=0, high=65535)
+    shutdown_grace: float = _setting(
+        10.0, DURATION, "How long running tasks may go on when the server stops."
+    )
+    max_body_bytes: int = _setting(64 * 2**20, SIZE, "Largest request body; more is 413.", low=1024)
+    max_batch: int = _setting(100_000, WHOLE, "Most tasks in one batch; more is 413.", low=1)
+    max_subscribers: int = _setting(
+        1000, WHOLE, "Most event and WebSocket subscribers at a time; more are refused with 503.", low=1
+    )
+    send_timeout: float = _setting(
+        10.0, DURATION, "A client that takes no byte for this long is disconnected.", low=0.1
+    )
+    event_history: int = _setting(
+        10_000,
+        WHOLE,
+        "Recent events kept in memory, for subscribers that resume or are slow.",
+        low=1,
+        high=1_000_000,
+    )
+    token: str | None = _setting(
+        None, OPTIONAL, "Bearer token that every request must carry; none: no check."
+    )
+    insecure: bool = _setting(False, SWITCH, "Allow an address other machines can reach without a token.")
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), NAMES, "Further Host names to answer to, besides the local ones."
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        (), NAMES, "Web origins, besides the server's own, that may call."
+    )
+    access_log: bool = _setting(False, SWITCH, "One log line per request; costs 35 to 330 µs each.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LoggingSettings:
+    level: str = _setting(
+        "info", _one_of("debug", "info", "warning", "warn", "error", "critical"), "Least severe level that is logged.",
+        env="LOG_LEVEL",
+    )  # fmt: skip
+    file: str | None = _setting(None, OPTIONAL, "Log file; it rotates. None: stderr.", env="LOG_FILE")
+    format: str = _setting("text", _one_of("text", "json"), "Form of a log line.")
+    max_bytes: int = _setting(10 * 2**20, SIZE, "Size at which the log file rotates; 0 for never.")
+    backups: int = _setting(5, WHOLE, "Rotated log files to keep.", low=0, high=1000)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set. `hosts` are the model servers; one made from `ollama` unless a file lists them."""
+
+    ollama: OllamaSettings = OllamaSettings()
+    queue: QueueSettings = QueueSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    retry_config: RetrySettings = RetrySettings()
+    server: ServerSettings = ServerSettings()
+    logging: LoggingSettings = LoggingSettings()
+    hosts: tuple[HostSettings, ...] = ()
+
+
+SECTIONS: dict[str, Any] = {
+    "ollama": OllamaSettings, "queue": QueueSettings, "scheduler": SchedulerSettings, "retry_config": RetrySettings,
+    "server": ServerSettings, "logging": LoggingSettings,
+}  # fmt: skip
+FIELDS: dict[str, dataclasses.Field[Any]] = {
+    f"{section}.{field.name}": field for section, cls in SECTIONS.items() for field in dataclasses.fields(cls)
+}

@@ -1,0 +1,527 @@
+"""The schedule: every unfinished task, who runs next, and where. Message in, `Step` out.
+
+A plain object with no async in it. It owns the truth in memory; the journal follows it step by step, so that
+`recover` of what is on disk equals it after every step. One table of entries, and three views of it that hold
+keys only: `Waiting` (pending), `_due` (scheduled) and what the hosts run.
+
+What a step contains leaves in two ways (see `oq.core.messages.Step`): starts at once, promises after the commit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from collections.abc import Iterable, Sequence
+from typing import assert_never
+
+import msgspec
+
+from oq.core.draft import Draft
+from oq.core.events import Change, EventType, Notice
+from oq.core.ids import format_id
+from oq.core.lifecycle import may_follow
+from oq.core.messages import (
+    Admit,
+    Cancel,
+    Delete,
+    Drain,
+    Finished,
+    Inbound,
+    Interrupt,
+    Pause,
+    Probe,
+    Probed,
+    Reply,
+    Reprioritize,
+    Resume,
+    Retry,
+    Run,
+    Step,
+    Tick,
+    WakeAt,
+)  # fmt: skip
+from oq.core.model import (
+    ATTEMPTS_KEPT,
+    Attempt,
+    Entry,
+    Failed,
+    Interrupted,
+    Outcome,
+    Recovered,
+    Status,
+    Succeeded,
+    TaskSpec,
+    TaskState,
+    entry_of,
+)  # fmt: skip
+from oq.core.retry import RetryPolicy
+from oq.core.rules import Chooser, Host, Rules, Waiting
+from oq.errors import IdempotencyConflict, OqError, QueueClosed, QueueFull, TaskConflict, TaskNotFound
+
+PROBE_SECONDS = (
+    0.5  # between two looks at a host that is down: it is back in use within a second of its return
+)
+DELETES_PER_STEP = 500  # retention works in slices, so that no commit gets long
+_replace = msgspec.structs.replace
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the schedule; times in seconds, 0 for no limit."""
+
+    max_pending: int = 1_000_000
+    max_finished: int = 10_000
+    max_finished_age: float = 0.0
+    cleanup_interval: float = 3600.0
+
+
+class Schedule:
+    """See the module. *hosts* are the model servers with their slots."""
+
+    def __init__(
+        self,
+        hosts: Iterable[Host],
+        retry: RetryPolicy | None = None,
+        rules: Rules | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.hosts = {host.name: host for host in hosts}
+        self.retry = retry or RetryPolicy()
+        self.limits = limits or Limits()
+        self.entries: dict[int, Entry] = {}
+        self.finished: dict[int, tuple[float, int]] = {}  # key → (finished_at, revision), oldest end first
+        self.paused = False
+        self.draining = False
+        self.waiting = Waiting(self.entries)
+        self._chooser = Chooser(rules or Rules(), self.waiting, self.entries)
+        self._idempotency: dict[str, tuple[int, bytes]] = {}
+        self._idempotent: dict[int, str] = {}  # the same, by task key
+        self._due: list[tuple[float, int]] = []  # scheduled tasks; entries that moved on are skipped lazily
+        self._cleanup_at = float("inf")
+        self._drain_at = float("inf")
+        self._drain_replies: list[Reply] = []
+        self._alarm = float("inf")
+
+    # --- start ------------------------------------------------------------------------------------------------
+    def recover(self, stored: Recovered, now: float) -> Step:
+        """Take over what is on disk. What was running is queued again, its attempt not counted."""
+        draft = Draft()
+        self.paused = stored.paused
+        self.finished = {key: (at, revision) for key, at, revision in stored.finished}
+        for text, key, fingerprint in stored.idempotency:
+            self._remember(text, key, fingerprint)
+        for entry in stored.unfinished:
+            self.entries[entry.key] = entry
+            if entry.state.status is Status.RUNNING:
+                self._requeue(
+                    draft, entry, now, "interrupted", "the server stopped during this attempt", None
+                )
+            elif entry.state.status is Status.SCHEDULED:
+                heapq.heappush(self._due, (entry.state.run_at or now, entry.key))
+            else:
+                self.waiting.add(entry)
+        self._cleanup_at = now
+        return self._close(draft, now)
+
+    # --- every message ----------------------------------------------------------------------------------------
+    def handle(self, message: Inbound, now: float, luck: float = 0.5) -> Step:
+        """Return what *message* leads to at wall time *now*; *luck* in 0–1 feeds the retry jitter."""
+        draft = Draft()
+        if isinstance(message, Tick):
+            now = max(now, message.at)  # otherwise rounding could re-arm the same alarm for ever
+        if now >= self._alarm:
+            self._alarm = float("inf")
+        self._promote(draft, now)
+        match message:
+            case Tick():
+                pass
+            case Finished():
+                self._finished(draft, message, now, luck)
+            case Admit():
+                self._admit(draft, message, now)
+            case Cancel():
+                draft.respond(message.reply, tuple(self._cancel(draft, key, now) for key in message.keys))
+            case Reprioritize():
+                answer = tuple(self._reprioritize(draft, key, message.priority) for key in message.keys)
+                draft.respond(message.reply, answer)
+            case Retry():
+                draft.respond(message.reply, tuple(self._retry(draft, entry) for entry in message.entries))
+            case Delete():
+                draft.respond(message.reply, tuple(self._delete(draft, key) for key in message.keys))
+            case Pause():
+                self._switch(draft, True)
+                draft.respond(message.reply, None)
+            case Resume():
+                self._switch(draft, False)
+                self._undrain(draft)
+                draft.respond(message.reply, None)
+            case Drain():
+                self._drain(draft, message, now)
+            case Probed():
+                self._probed(draft, message, now)
+            case _:
+                assert_never(message)
+        return self._close(draft, now)
+
+    def _close(self, draft: Draft, now: float) -> Step:
+        """What follows every message: retention, drain, new starts, and the alarm."""
+        self._clean(draft, now)
+        self._interrupt_at_drain_end(draft, now)
+        self._assign(draft, now)
+        if self.draining and not any(host.running for host in self.hosts.values()):
+            for reply in self._drain_replies:
+                draft.respond(reply, None)
+            self._drain_replies = []
+        for host in self.hosts.values():
+            if host.probe_at is not None and host.probe_at <= now:
+                host.probe_at = None
+                draft.starts.append(Probe(host.name))
+        due = self._next_due()
+        if due < self._alarm:
+            self._alarm = due
+            draft.wake_at = WakeAt(due)
+        return draft.step()
+
+    def _next_due(self) -> float:
+        while self._due and not self._is_due_entry(*self._due[0]):
+            heapq.heappop(self._due)
+        times = [host.probe_at for host in self.hosts.values() if host.probe_at is not None]
+        return min([self._cleanup_at, self._drain_at, *times, *(item[0] for item in self._due[:1])])
+
+    # --- submission -------------------------------------------------------------------------------------------
+    def _admit(self, draft: Draft, message: Admit, now: float) -> None:
+        if self.draining:
+            draft.respond(
+                message.reply, QueueClosed("the server is stopping and takes no new tasks; try again later")
+            )
+            return
+        if message.atomic:
+            new = sum(1 for spec in message.specs if spec.idempotency_key not in self._idempotency)
+            error: OqError | None = (
+                self._full() if len(self.entries) + new > self.limits.max_pending else None
+            )
+            for spec in message.specs:
+                known = self._known(spec)
+                error = error or (known if isinstance(known, OqError) else None)
+            if error is not None:
+                draft.respond(message.reply, error)
+                return
+        answers: list[int | OqError] = []
+        for key, spec in zip(message.keys, message.specs, strict=True):
+            answers.append(self._admit_one(draft, key, spec, now))
+        draft.respond(message.reply, tuple(answers))
+
+    def _admit_one(self, draft: Draft, key: int, spec: TaskSpec, now: float) -> int | OqError:
+        known = self._known(spec)
+        if known is not None:
+            return known
+        if len(self.entries) >= self.limits.max_pending:
+            return self._full()
+        if spec.run_at is not None and spec.run_at > now:
+            state = TaskState(Status.SCHEDULED, spec.priority, run_at=spec.run_at)
+            heapq.heappush(self._due, (spec.run_at, key))
+        else:
+            state = TaskState(Status.PENDING, spec.priority)
+        entry = self.entries[key] = entry_of(key, spec, state)
+        if state.status is Status.PENDING:
+            self.waiting.add(entry)
+        if spec.idempotency_key is not None:
+            self._remember(spec.idempotency_key, key, spec.fingerprint or b"")
+        draft.write(key, state, spec)
+        draft.tell(EventType.TASK_SUBMITTED, entry)
+        return key
+
+    def _known(self, spec: TaskSpec) -> int | OqError | None:
+        if spec.idempotency_key is None or spec.idempotency_key not in self._idempotency:
+            return None
+        key, fingerprint = self._idempotency[spec.idempotency_key]
+        if fingerprint != (spec.fingerprint or b""):
+            return IdempotencyConflict(
+                f"the Idempotency-Key {spec.idempotency_key!r} was used for another request (task {format_id(key)}); "
+                "use a new key for a new request"
+            )
+        return key
+
+    def _remember(self, text: str, key: int, fingerprint: bytes) -> None:
+        self._idempotency[text] = (key, fingerprint)
+        self._idempotent[key] = text
+
+    def _full(self) -> OqError:
+        return QueueFull(
+            f"the queue is full: {len(self.entries)} unfinished tasks (queue.max_pending is "
+            f"{self.limits.max_pending}); try again when some are done"
+        )
+
+    # --- attempts ---------------------------------------------------------------------------------------------
+    def _assign(self, draft: Draft, now: float) -> None:
+        """Fill free slots. Only here do tasks start."""
+        if self.paused or self.draining or not self.waiting.count:
+            return
+        hosts = [host for host in self.hosts.values() if host.up]
+        while hosts:
+            for host in sorted(hosts, key=lambda host: -host.free):
+                key = self._chooser.choose(host, now) if host.free > 0 and self.waiting.count else None
+                if key is None:
+                    hosts.remove(host)
+                else:
+                    self._start(draft, self.entries[key], host, now)
+
+    def _start(self, draft: Draft, entry: Entry, host: Host, now: float) -> None:
+        self.waiting.discard(entry)
+        state = entry.state
+        number = state.attempts[-1].number + 1 if state.attempts else 1
+        attempt = Attempt(number, host.name, now)
+        self._advance(
+            entry, Status.RUNNING, host=host.name, started_at=now, run_at=None, finished_at=None,
+            attempts=(*state.attempts, attempt)[-ATTEMPTS_KEPT:],
+        )  # fmt: skip
+        host.begin(entry.key, number, entry.affinity)
+        draft.write(entry.key, entry.state)
+        draft.tell(EventType.TASK_STARTED, entry)
+        draft.starts.append(Run(entry.key, number, host.name, entry.type, entry.model, entry.timeout))
+
+    def _finished(self, draft: Draft, message: Finished, now: float, luck: float) -> None:
+        host = next(h for h in self.hosts.values() if (message.key, message.attempt) in h.running)
+        host.end(message.key, message.attempt)
+        outcome = message.outcome
+        if isinstance(outcome, Failed) and outcome.unreachable:
+            self._host_down(draft, host, outcome.error, now)
+        entry = self.entries.get(message.key)
+        if entry is None or not self._runs(entry, message.attempt):
+            return  # cancelled in the meantime, perhaps even run again: only the slot was left to free
+        self._settle(draft, entry, outcome, now, luck)
+
+    def _settle(self, draft: Draft, entry: Entry, outcome: Outcome, now: float, luck: float) -> None:
+        match outcome:
+            case Succeeded():
+                self._end(draft, entry, Status.COMPLETED, now, "succeeded", result=outcome.result)
+            case Interrupted():
+                self._requeue(draft, entry, now, "interrupted", None, None)
+            case Failed(unreachable=True):
+                self._requeue(draft, entry, now, "unreachable", outcome.error, outcome.code)
+            case Failed():
+                allowed = entry.max_retries
+                if outcome.retry_limit is not None:
+                    allowed = min(allowed, outcome.retry_limit)
+                if outcome.retryable and entry.state.retry_count < allowed:
+                    self._retry_later(draft, entry, outcome, now, luck)
+                else:
+                    self._end(draft, entry, Status.FAILED, now, "failed", outcome.error, outcome.code)
+            case _:
+                assert_never(outcome)
+
+    def _retry_later(self, draft: Draft, entry: Entry, outcome: Failed, now: float, luck: float) -> None:
+        due = now + self.retry.delay(entry.state.retry_count + 1, luck)
+        self._advance(
+            entry, Status.SCHEDULED, run_at=due, retry_count=entry.state.retry_count + 1, error=outcome.error,
+            error_code=outcome.code, host=None,
+            attempts=_closed(entry.state, now, "failed", outcome.error, outcome.code),
+        )  # fmt: skip
+        heapq.heappush(self._due, (due, entry.key))
+        draft.write(entry.key, entry.state)
+        draft.tell(EventType.TASK_RETRYING, entry)
+
+    def _requeue(
+        self, draft: Draft, entry: Entry, now: float, outcome: str, error: str | None, code: str | None
+    ) -> None:
+        """Back to the queue, in its old place; the attempt is recorded and not counted."""
+        self._advance(
+            entry, Status.PENDING, host=None, error=error, error_code=code,
+            attempts=_closed(entry.state, now, outcome, error, code),
+        )  # fmt: skip
+        self.waiting.add(entry)
+        draft.write(entry.key, entry.state)
+        draft.tell(EventType.TASK_REQUEUED, entry)
+
+    def _end(
+        self, draft: Draft, entry: Entry, status: Status, now: float, outcome: str,
+        error: str | None = None, code: str | None = None, result: bytes | None = None,
+    ) -> None:  # fmt: skip
+        attempts = _closed(entry.state, now, outcome, error, code)
+        self._advance(
+            entry, status, finished_at=now, run_at=None, error=error, error_code=code, attempts=attempts
+        )
+        del self.entries[entry.key]
+        self.finished[entry.key] = (now, entry.state.revision)
+        draft.write(entry.key, entry.state, result=result)
+        draft.tell(EventType(f"task_{status}"), entry)
+
+    @staticmethod
+    def _runs(entry: Entry, attempt: int) -> bool:
+        return entry.state.status is Status.RUNNING and entry.state.attempts[-1].number == attempt
+
+    @staticmethod
+    def _advance(entry: Entry, status: Status, **fields: object) -> None:
+        assert may_follow(entry.state.status, status), f"{entry.state.status} → {status}"
+        entry.state = _replace(entry.state, status=status, revision=entry.state.revision + 1, **fields)
+
+    # --- commands ---------------------------------------------------------------------------------------------
+    def _cancel(self, draft: Draft, key: int, now: float) -> TaskState | OqError:
+        entry = self.entries.get(key)
+        if entry is None:
+            return self._refuse(key, "cancelled", "it is finished")
+        if entry.state.status is Status.RUNNING:
+            draft.starts.append(Interrupt(key, entry.state.attempts[-1].number))
+        elif entry.state.status is Status.PENDING:
+            self.waiting.discard(entry)
+        self._end(draft, entry, Status.CANCELLED, now, "cancelled", "cancelled", "cancelled")
+        return entry.state
+
+    def _reprioritize(self, draft: Draft, key: int, priority: int) -> TaskState | OqError:
+        entry = self.entries.get(key)
+        if entry is None:
+            return self._refuse(key, "given another priority", "it is finished")
+        if entry.state.status is Status.RUNNING:
+            return self._refuse(key, "given another priority", "it is running")
+        waits = entry.state.status is Status.PENDING
+        if waits:
+            self.waiting.discard(entry)
+        self._advance(entry, entry.state.status, priority=priority)
+        if waits:
+            self.waiting.add(entry)
+        draft.write(key, entry.state)
+        draft.tell(EventType.PRIORITY_UPDATED, entry)
+        return entry.state
+
+    def _retry(self, draft: Draft, entry: Entry) -> TaskState | OqError:
+        known = self.finished.get(entry.key)
+        if known is None:
+            return self._refuse(entry.key, "run again", "it is not finished yet")
+        if known[1] != entry.state.revision:
+            return self._refuse(entry.key, "run again", "it changed just now")
+        if self.draining:
+            return QueueClosed("the server is stopping and starts nothing more; try again later")
+        if len(self.entries) >= self.limits.max_pending:
+            return self._full()
+        del self.finished[entry.key]
+        self.entries[entry.key] = entry
+        self._advance(
+            entry, Status.PENDING, retry_count=0, started_at=None, finished_at=None, host=None, error=None,
+            error_code=None,
+        )  # fmt: skip
+        self.waiting.add(entry)
+        draft.write(entry.key, entry.state)
+        draft.tell(EventType.TASK_SUBMITTED, entry)
+        return entry.state
+
+    def _delete(self, draft: Draft, key: int) -> OqError | None:
+        if key not in self.finished:
+            return self._refuse(key, "deleted", "it is not finished; cancel it first")
+        self._forget(draft, key)
+        return None
+
+    def _forget(self, draft: Draft, key: int) -> None:
+        del self.finished[key]
+        text = self._idempotent.pop(key, None)
+        if text is not None:
+            del self._idempotency[text]
+        draft.writes.pop(key, None)
+        draft.deletes.append(key)
+        draft.announce(Change(EventType.TASK_DELETED, key))
+
+    def _refuse(self, key: int, what: str, why: str) -> OqError:
+        if key in self.entries or key in self.finished:
+            return TaskConflict(f"task {format_id(key)} cannot be {what}: {why}")
+        return TaskNotFound(f"there is no task {format_id(key)}; it may have been deleted or cleaned up")
+
+    # --- the queue as a whole ---------------------------------------------------------------------------------
+    def _switch(self, draft: Draft, paused: bool) -> None:
+        if paused != self.paused:
+            self.paused = draft.paused = paused
+            draft.announce(Notice(EventType.QUEUE_PAUSED if paused else EventType.QUEUE_RESUMED))
+
+    def _drain(self, draft: Draft, message: Drain, now: float) -> None:
+        if not self.draining:
+            draft.announce(Notice(EventType.QUEUE_DRAINING))
+        self.draining = True
+        self._drain_at = min(self._drain_at, now + message.grace)
+        self._drain_replies.append(message.reply)
+
+    def _undrain(self, draft: Draft) -> None:
+        if self.draining:
+            self.draining, self._drain_at = False, float("inf")
+            for reply in self._drain_replies:
+                draft.respond(reply, None)
+            self._drain_replies = []
+            draft.announce(Notice(EventType.QUEUE_RESUMED))
+
+    def _interrupt_at_drain_end(self, draft: Draft, now: float) -> None:
+        if now < self._drain_at:
+            return
+        self._drain_at = float("inf")
+        for host in self.hosts.values():
+            for key, attempt in host.running:
+                entry = self.entries.get(key)
+                if entry is not None and self._runs(entry, attempt):  # the others were interrupted before
+                    draft.starts.append(Interrupt(key, attempt))
+
+    def _host_down(self, draft: Draft, host: Host, why: str, now: float) -> None:
+        if host.up:
+            host.up = False
+            host.probe_at = now + PROBE_SECONDS
+            draft.announce(Notice(EventType.HOST_DOWN, host.name, why))
+
+    def _probed(self, draft: Draft, message: Probed, now: float) -> None:
+        host = self.hosts[message.host]
+        if message.up:
+            host.up = True
+            draft.announce(Notice(EventType.HOST_UP, host.name))
+        else:
+            host.probe_at = now + PROBE_SECONDS
+
+    # --- what is due ------------------------------------------------------------------------------------------
+    def _is_due_entry(self, at: float, key: int) -> bool:
+        entry = self.entries.get(key)
+        return (
+            entry is not None and entry.state.status is Status.SCHEDULED and (entry.state.run_at or at) == at
+        )
+
+    def _promote(self, draft: Draft, now: float) -> None:
+        """Move what is due from scheduled to pending."""
+        while self._due and (self._due[0][0] <= now or not self._is_due_entry(*self._due[0])):
+            at, key = heapq.heappop(self._due)
+            if self._is_due_entry(at, key):
+                entry = self.entries[key]
+                self._advance(entry, Status.PENDING)
+                self.waiting.add(entry)
+                draft.write(key, entry.state)
+
+    def _clean(self, draft: Draft, now: float) -> None:
+        """Retention: forget the tasks that ended longest ago, by number and by age."""
+        excess = self._excess(now)
+        slack = min(
+            100, self.limits.max_finished // 10
+        )  # delete in slices: one commit for many, not one for each
+        timely = now >= self._cleanup_at
+        if excess and (timely or excess > slack):
+            for key in list(_first(self.finished, min(excess, DELETES_PER_STEP))):
+                self._forget(draft, key)
+        if timely:
+            more = excess > DELETES_PER_STEP
+            self._cleanup_at = now if more else now + self.limits.cleanup_interval
+
+    def _excess(self, now: float) -> int:
+        excess = max(0, len(self.finished) - self.limits.max_finished) if self.limits.max_finished else 0
+        if self.limits.max_finished_age and now >= self._cleanup_at:
+            oldest = now - self.limits.max_finished_age
+            expired = 0
+            for at, _ in self.finished.values():
+                if at > oldest or expired > DELETES_PER_STEP:
+                    break
+                expired += 1
+            excess = max(excess, expired)
+        return excess
+
+
+def _closed(
+    state: TaskState, now: float, outcome: str, error: str | None, code: str | None
+) -> tuple[Attempt, ...]:
+    """Return the attempts of *state*, the last one ended if it was still running."""
+    if not state.attempts or state.attempts[-1].finished_at is not None:
+        return state.attempts
+    last = _replace(state.attempts[-1], finished_at=now, outcome=outcome, error=error, code=code)
+    return (*state.attempts[:-1], last)
+
+
+def _first(keys: Iterable[int], count: int) -> Sequence[int]:
+    return [key for key, _ in zip(keys, range(count), strict=False)]

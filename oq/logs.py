@@ -1,0 +1,65 @@
+"""Logging of the server: one line per record, as text or JSON, to stderr or to a file that rotates.
+
+The library itself never configures logging; `oq serve` calls `set_up`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from oq.config import LoggingSettings
+
+_PLAIN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def _stamp(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-31T12:00:00.000+00:00 INFO oq.actors.bus: task … started …``; a traceback follows on lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{_stamp(record)} {record.levelname} {record.name}: {record.getMessage()}".replace(
+            "\n", "\\n"
+        )
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and the record's extra fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, object] = {
+            "time": _stamp(record), "level": record.levelname.lower(), "logger": record.name,
+            "message": record.getMessage(),
+        }  # fmt: skip
+        fields |= {name: value for name, value in vars(record).items() if name not in _PLAIN}
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str, ensure_ascii=False)
+
+
+def set_up(settings: LoggingSettings) -> logging.Handler:
+    """Send all records of level and above where *settings* say; return the handler. OSError if the file cannot be."""
+    handler: logging.Handler
+    if settings.file:
+        path = Path(settings.file).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.handlers.RotatingFileHandler(
+            path, maxBytes=settings.max_bytes, backupCount=settings.backups, encoding="utf-8"
+        )
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.addHandler(handler)
+    level = getattr(logging, {"warn": "warning"}.get(settings.level, settings.level).upper())
+    root.setLevel(max(level, logging.WARNING))  # others speak up only when something is wrong
+    logging.getLogger("oq").setLevel(level)
+    return handler

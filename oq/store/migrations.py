@@ -1,0 +1,47 @@
+"""Numbered changes of the disk layout. A store says its number in ``root["schema"]``.
+
+To change the layout: raise `SCHEMA`, and add the step from the number before it to `MIGRATIONS`. Steps run
+one after the other in one transaction when a store is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from BTrees.LOBTree import LOBTree
+
+from oq.errors import StorageDamaged, StorageError
+
+SCHEMA = 1
+MIGRATIONS: dict[int, Callable[[MutableMapping[str, Any]], None]] = {}  # from this number to the next
+
+
+def prepare_root(root: MutableMapping[str, Any], *, used: bool, where: str) -> bool:
+    """Bring *root* to `SCHEMA`; return whether something changed.
+
+    *used* says that the store was in use before: then an empty root is a loss, not a new store.
+    """
+    schema = root.get("schema")
+    if schema is None:
+        if used or len(root):
+            raise StorageDamaged(
+                f"the store {where} was in use before but holds no tasks table now; "
+                "it was replaced or damaged: put a backup in its place (oq never starts empty by itself)"
+            )
+        root["schema"] = SCHEMA
+        root["tasks"] = LOBTree()
+        root["paused"] = False
+        return True
+    if schema > SCHEMA:
+        raise StorageError(
+            f"the store {where} has schema {schema}, written by a newer oq; this one knows up to {SCHEMA}: "
+            "upgrade oq, or use another data folder"
+        )
+    changed = False
+    while schema < SCHEMA:
+        MIGRATIONS[schema](root)
+        schema += 1
+        root["schema"] = schema
+        changed = True
+    return changed

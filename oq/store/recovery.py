@@ -1,0 +1,77 @@
+"""Start: reads one small record of each task, and nothing else."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ZODB._compat import PersistentUnpickler
+
+from oq.core.model import FinishedHead, Recovered, TaskState
+from oq.store.records import Head, decode_head, entry_from, unpack_state
+
+CACHE_BATCH = 2000  # tasks after which what was read is dropped again: memory stays flat
+KNOWN_MAX = 10_000  # distinct heads and states remembered, to share equal ones
+
+
+def recover(root: Mapping[str, Any], connection: Any) -> Recovered:
+    """Return what the store holds. Equal heads and states are decoded once and shared: they never change."""
+    heads: dict[bytes, Head] = {}
+    states: dict[bytes, TaskState] = {}
+    found = Recovered([], [], paused=bool(root["paused"]))
+    unfinished, finished = found.unfinished, found.heads
+    key = 0
+    load = _loader(connection)
+    for number, (key, record) in enumerate(root["tasks"].items(), 1):
+        packed_head, packed_state = load(record)
+        head = heads.get(packed_head)
+        if head is None:
+            head = decode_head(packed_head)
+            if len(heads) < KNOWN_MAX:
+                heads[packed_head] = head
+        state = states.get(packed_state)
+        if state is None:
+            state = unpack_state(packed_state)
+            if len(states) < KNOWN_MAX:
+                states[packed_state] = state
+        if state.status.finished:
+            finished.append(
+                FinishedHead(key, head.type, head.model, head.tags, state.status, state.priority, state.host,
+                             state.finished_at or 0.0, state.revision)
+            )  # fmt: skip
+        else:
+            unfinished.append(entry_from(key, head, state))
+        if head.idempotency_key is not None:
+            found.idempotency.append((head.idempotency_key, key, head.fingerprint or b""))
+        if number % CACHE_BATCH == 0:
+            connection.cacheMinimize()
+    finished.sort(key=lambda head: head.finished_at)
+    found.finished = [(head.key, head.finished_at, head.revision) for head in finished]
+    found.last_key = key
+    return found
+
+
+def _loader(connection: Any) -> Callable[[Any], tuple[bytes, bytes]]:
+    """Return what reads (head, state) of a record that is not loaded, in half the time that loading it takes.
+
+    It unpickles the stored bytes without making the object known to the connection; references come as None.
+    """
+    load = connection._storage.load
+    buffer = io.BytesIO
+
+    def read(record: Any) -> tuple[bytes, bytes]:
+        unpickler = PersistentUnpickler(_find_global, _no_reference, buffer(load(record._p_oid)[0]))
+        unpickler.load()  # the class
+        state = unpickler.load()
+        return state[0], state[1]
+
+    return read
+
+
+def _no_reference(_: object) -> None:
+    return None
+
+
+def _find_global(_module: str, _name: str) -> type:
+    return object

@@ -1,0 +1,130 @@
+"""The text of running attempts, while it grows, for any number of readers.
+
+The bus writes, readers pull: each keeps its own position and asks for what came after it. So there is no queue
+per reader, a slow reader costs nobody anything, and nobody is ever cut off. The text is kept once, bounded by
+the limit on results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from oq.ports import Piece
+
+
+class Transcript:
+    """What the running attempt of one task wrote. Owned by the bus; others only read.
+
+    Attributes:
+        attempt: the attempt that the text belongs to; a new one starts the text again.
+        ended: the task is finished, and that is on disk.
+    """
+
+    def __init__(self) -> None:
+        self.attempt = 0
+        self.watchers = 0
+        self._pieces: list[Piece] = []
+        self._announced = 0  # the newest attempt whose start is on disk: text of a later one is held back
+        self._changed: trio.Event | None = (
+            None  # made by the first reader that waits: most text has no reader
+        )
+        self._end = trio.Event()
+
+    # --- the bus's side
+    def add(self, attempt: int, piece: Piece) -> None:
+        if attempt != self.attempt:
+            self.attempt, self._pieces = attempt, []
+        self._pieces.append(piece)
+        if self._announced >= attempt:
+            self._wake()
+
+    def announce(self, attempt: int) -> None:
+        """Attempt number *attempt* is on disk as running: its text may be shown."""
+        if attempt > self.attempt:
+            self.attempt, self._pieces = attempt, []
+        self._announced = max(attempt, self._announced)
+        self._wake()
+
+    def end(self) -> None:
+        """The task is finished, and that is on disk."""
+        self._end.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    # --- a reader's side
+    @property
+    def ended(self) -> bool:
+        return self._end.is_set()
+
+    def since(self, attempt: int, position: int) -> tuple[int, list[Piece]]:
+        """Return the current attempt and its pieces from *position* on (from 0 if the attempt is another one)."""
+        if self._announced < self.attempt:
+            return attempt, []
+        return self.attempt, self._pieces[position if attempt == self.attempt else 0 :]
+
+    async def wait_changed(self) -> None:
+        """Wait for the next piece, the next attempt or the end; check `since` and `ended` first, without awaiting."""
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
+
+    async def wait_ended(self) -> None:
+        await self._end.wait()
+
+
+class Transcripts:
+    """The transcripts of the tasks that run or are watched, by task key. Owned by the bus."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Transcript] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    # --- the bus's side
+    def add(self, key: int, attempt: int, piece: Piece) -> None:
+        transcript = self._open.get(key)
+        if transcript is None:
+            transcript = self._open[key] = Transcript()
+        transcript.add(attempt, piece)
+
+    def announce(self, key: int, attempt: int) -> None:
+        transcript = self._open.get(key)
+        if transcript is None:
+            transcript = self._open[key] = Transcript()
+        transcript.announce(attempt)
+
+    def end(self, key: int) -> None:
+        """The task is finished: its text is in the store from now on. Those who watch keep theirs."""
+        transcript = self._open.pop(key, None)
+        if transcript is not None:
+            transcript.end()
+
+    def release(self, key: int) -> None:
+        """The attempt ended and another one will follow: its text is void, unless somebody watches."""
+        transcript = self._open.get(key)
+        if transcript is not None and not transcript.watchers:
+            del self._open[key]
+
+    # --- a reader's side
+    @contextmanager
+    def watch(self, key: int) -> Iterator[Transcript]:
+        """Follow the task *key*; open this first, then look where the task stands, and no gap can form."""
+        transcript = self._open.get(key)
+        if transcript is None:
+            transcript = self._open[key] = Transcript()
+        transcript.watchers += 1
+        try:
+            yield transcript
+        finally:
+            transcript.watchers -= 1
+            idle = not transcript.watchers and not transcript.attempt
+            if idle and self._open.get(key) is transcript:
+                del self._open[key]  # never ran while it was watched: nothing to keep

@@ -1,0 +1,229 @@
+"""What stands before every request: who may ask, how much may be sent, and a name for the request.
+
+A thin ASGI wrapper, so that it costs microseconds and holds for every route, the WebSocket included:
+
+- **Host**: a page that rebinds its own name to this address (DNS rebinding) still sends its own name as Host.
+  Addresses, localhost and the configured names pass.
+- **Origin**: a browser says which page asks; a foreign page is refused.
+- **Token**: when one is set, everything but the page itself and /health needs it.
+- **Body**: counted as it arrives, so a chunked body cannot pass the limit.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import itertools
+import secrets
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import trio
+
+from oq.errors import OqError, TooLarge
+from oq.web.errors import Forbidden, Unauthorized, answer_of
+from oq.web.submit import Asgi, Message, Receive, Scope, Send, send_answer
+
+if TYPE_CHECKING:
+    from oq.config import Settings
+
+OPEN_PATHS = frozenset({"/", "/health", "/favicon.ico"})  # no token needed: no data in them
+OPEN_PREFIX = "/static/"
+TOKEN_IN_QUERY = frozenset({"/ws", "/api/events"})  # a browser cannot set headers for these
+REMEMBERED = 1000  # Host values known to be good
+DISCARD_SECONDS = (
+    5.0  # a sender past the limit is read on for so long, so that it sees the answer and not a reset
+)
+REQUEST_ID_MAX = 128
+_LOCAL = frozenset({"localhost", socket.gethostname().lower()})
+
+
+class Guard:
+    """See the module."""
+
+    def __init__(self, app: Asgi, settings: Settings) -> None:
+        server = settings.server
+        self._app = app
+        self._limit = server.max_body_bytes
+        self._token = server.token.encode() if server.token else None
+        self._names = {name.lower() for name in (*server.allowed_hosts, server.host)} | _LOCAL
+        self._any_host = "*" in server.allowed_hosts
+        self._origins = {origin.lower().rstrip("/") for origin in server.allowed_origins}
+        self._good_hosts: set[bytes] = set()
+        self._prefix = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        host = origin = token = request_id = length = None
+        chunked = False
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value
+            elif name == b"origin":
+                origin = value
+            elif name == b"authorization":
+                token = value
+            elif name == b"content-length":
+                length = value
+            elif name == b"transfer-encoding":
+                chunked = True
+            elif name == b"x-request-id":
+                request_id = value
+        if request_id is None or not _sane(request_id):
+            request_id = f"{self._prefix}-{next(self._numbers):x}".encode()
+        extra = [(b"x-request-id", request_id)]
+        if origin is not None and self._is_friend(origin):
+            extra += [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+        started = False
+
+        async def named_send(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message["headers"], *extra]
+            await send(message)
+
+        preflight = scope.get("method") == "OPTIONS"
+        try:
+            self._check_host(host)
+            self._check_origin(origin, host)
+            if self._token is not None and not preflight:
+                self._check_token(scope, token)
+            if length is not None and length.isdigit() and int(length) > self._limit:
+                raise self._too_large()
+        except OqError as error:
+            if kind == "websocket":
+                await _deny_websocket(scope, receive, send, error, extra)
+                return
+            if length is not None or isinstance(error, TooLarge):
+                await _discard(receive)
+            await send_answer(named_send, answer_of(error))
+            return
+        if kind == "websocket":
+            await self._app(scope, receive, send)
+            return
+        if preflight and origin is not None:
+            await send_answer(named_send, (204, b"", _PREFLIGHT))
+            return
+
+        if (
+            length is not None and length.isdigit() and not chunked
+        ):  # Hypercorn sees to it that the body is not longer than it says
+            await self._app(scope, receive, named_send)
+            return
+
+        received = 0
+        cut = False
+
+        async def counted_receive() -> Message:
+            nonlocal received, cut
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > self._limit:
+                    cut = True
+                    return {"type": "http.disconnect"}
+            return message
+
+        await self._app(scope, counted_receive, named_send)
+        if cut and not started:
+            await _discard(receive)
+            await send_answer(named_send, answer_of(self._too_large()))
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(
+            f"the body is larger than {self._limit} bytes (server.max_body_bytes); send it in parts"
+        )
+
+    def _check_host(self, host: bytes | None) -> None:
+        if host is None or host in self._good_hosts:
+            return  # HTTP/1.0 has none, and no browser speaks that
+        name = _hostname(host)
+        if not (self._any_host or name in self._names or name.endswith(".localhost") or _is_address(name)):
+            raise Forbidden(
+                f"requests for the host {name[:100]!r} are refused; add it to server.allowed_hosts if it is this server"
+            )
+        if len(self._good_hosts) < REMEMBERED:
+            self._good_hosts.add(host)
+
+    def _check_origin(self, origin: bytes | None, host: bytes | None) -> None:
+        if origin is None:
+            return
+        if self._is_friend(origin):
+            return
+        text = origin.decode("latin-1").lower().rstrip("/")
+        _, separator, place = text.partition("://")
+        if not separator or host is None or place != host.decode("latin-1").lower():
+            raise Forbidden(
+                f"a page of {text[:100]!r} may not use this server; add it to server.allowed_origins to allow it"
+            )
+
+    def _is_friend(self, origin: bytes) -> bool:
+        text = origin.decode("latin-1").lower().rstrip("/")
+        return text in self._origins or "*" in self._origins
+
+    def _check_token(self, scope: Scope, given: bytes | None) -> None:
+        path: str = scope["path"]
+        if path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
+            return
+        scheme, _, value = (given or b"").partition(b" ")
+        if scheme.lower() != b"bearer":
+            value = b""
+            if path in TOKEN_IN_QUERY:
+                query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=100)
+                value = query.get("token", [""])[0].encode()
+        assert self._token is not None
+        if not hmac.compare_digest(value.strip(), self._token):
+            raise Unauthorized("this server wants a token: send Authorization: Bearer TOKEN (server.token)")
+
+
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Request-ID",
+    "Access-Control-Max-Age": "600",
+}
+
+
+def _sane(request_id: bytes) -> bool:
+    return 0 < len(request_id) <= REQUEST_ID_MAX and all(33 <= byte < 127 for byte in request_id)
+
+
+def _hostname(host: bytes) -> str:
+    try:
+        return (urlsplit("//" + host.decode("latin-1")).hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def _discard(receive: Receive) -> None:
+    with trio.move_on_after(DISCARD_SECONDS):
+        while True:
+            message = await receive()
+            if message["type"] != "http.request" or not message.get("more_body"):
+                return
+
+
+async def _deny_websocket(
+    scope: Scope, receive: Receive, send: Send, error: OqError, extra: list[tuple[bytes, bytes]]
+) -> None:
+    await receive()  # websocket.connect
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008})  # before accept: the server answers 403
+        return
+    status, body, headers = answer_of(error)
+    fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "websocket.http.response.start", "status": status, "headers": [*fields, *extra]})
+    await send({"type": "websocket.http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,75 @@
+"""The monitor's files, from frontend/, as they are; nothing in them is private."""
+
+from __future__ import annotations
+
+import mimetypes
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quart import Response, request
+
+from oq.web.errors import NoSuchRoute
+
+if TYPE_CHECKING:
+    from oq.web.app import OqApp
+
+LINE = (
+    "oq (Ollama Queue) is running. The API is described in /openapi.json; a browser gets the monitor here.\n"
+)
+CSP = (
+    "default-src 'self'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'; form-action 'self'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
+SHOWN = frozenset(
+    {".html", ".js", ".mjs", ".css", ".svg", ".png", ".ico", ".json", ".webmanifest", ".woff2", ".txt"}
+)
+
+
+def add_routes(app: OqApp) -> None:
+    app.add_url_rule("/", "GET /", index, methods=["GET"])
+    app.add_url_rule("/static/<path:name>", "GET /static/<path:name>", static, methods=["GET"])
+
+
+def folder() -> Traversable:
+    """Return frontend/: inside the wheel, or beside oq/ in a checkout."""
+    try:
+        return resources.files("oq.web.frontend")
+    except ModuleNotFoundError:
+        return Path(__file__).parents[2] / "frontend"
+
+
+async def index() -> Response:
+    """The monitor for a browser, one line of text for anything else."""
+    if "text/html" in request.headers.get("Accept", ""):
+        page = folder() / "index.html"
+        if page.is_file():
+            return _file(page, "no-cache")
+    return Response(LINE, content_type="text/plain; charset=utf-8")
+
+
+async def static(name: str) -> Response:
+    found = folder()
+    for part in name.split("/"):
+        if not part or part.startswith(".") or "\\" in part or "\0" in part:
+            raise NoSuchRoute(f"there is no file {name[:100]!r}")
+        found = found / part
+    if Path(name).suffix not in SHOWN or not found.is_file():
+        raise NoSuchRoute(f"there is no file {name[:100]!r}")
+    return _file(found, "no-cache")
+
+
+def _file(file: Traversable, cache: str) -> Response:
+    kind = (
+        TYPES.get(Path(file.name).suffix) or mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    )
+    if kind.startswith("text/") or kind == "application/json":
+        kind += "; charset=utf-8"
+    response = Response(file.read_bytes(), content_type=kind)
+    response.headers["Cache-Control"] = cache
+    response.headers["Content-Security-Policy"] = CSP
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response

@@ -1,0 +1,342 @@
+"""The routes of the REST API. Each parses, calls the queue and renders; errors are mapped in one place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlencode
+
+import msgspec
+import trio
+from quart import Response, current_app, request
+from werkzeug.datastructures import MultiDict
+
+from oq.core.ids import format_id
+from oq.core.model import Task, TaskState
+from oq.errors import Busy, InvalidTask, OqError, StorageError, TooLarge, WaitTimeout
+from oq.ports import Query
+from oq.web.bulk import run_bulk
+from oq.web.errors import JSON, UnsupportedMediaType, answer_of
+from oq.web.metrics import render_metrics
+from oq.web.openapi import openapi_json
+from oq.web.submit import check_json, submit_one
+from oq.wire import (
+    LineParser,
+    batch_json,
+    bulk_json,
+    changed_json,
+    hosts_json,
+    parse_bulk,
+    parse_duration,
+    parse_priority_body,
+    parse_query,
+    parse_tasks,
+    query_parameters,
+    rfc3339,
+    status_json,
+    task_json,
+    tasks_json,
+)
+
+if TYPE_CHECKING:
+    from oq.config import Settings
+    from oq.queue import Queue
+    from oq.web.app import OqApp
+
+NDJSON = frozenset(
+    {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/jsonlines"}
+)
+WAIT_MAX = 300.0  # seconds of one long poll
+GROUP = 1000  # tasks of a streamed batch that are submitted together: one commit, and bounded memory
+
+
+def add_routes(app: OqApp) -> None:
+    """Register every route."""
+    for path, method, view in (
+        ("/api/tasks", "GET", list_tasks),
+        ("/api/tasks", "POST", submit),
+        ("/api/tasks/batch", "POST", submit_batch),
+        ("/api/tasks/bulk", "POST", bulk),
+        ("/api/tasks/<id>", "GET", get_task),
+        ("/api/tasks/<id>", "DELETE", delete_task),
+        ("/api/tasks/<id>/result", "GET", result),
+        ("/api/tasks/<id>/cancel", "POST", cancel),
+        ("/api/tasks/<id>/retry", "POST", retry),
+        ("/api/tasks/<id>/priority", "POST", priority),
+        ("/api/status", "GET", status),
+        ("/api/hosts", "GET", hosts),
+        ("/api/queue/pause", "POST", pause),
+        ("/api/queue/resume", "POST", resume),
+        ("/api/queue/drain", "POST", drain),
+        ("/health", "GET", health),
+        ("/metrics", "GET", metrics),
+        ("/openapi.json", "GET", openapi),
+    ):
+        app.add_url_rule(path, f"{method} {path}", view, methods=[method])
+
+
+def this_app() -> OqApp:
+    return cast("OqApp", current_app)
+
+
+def queue() -> Queue:
+    return this_app().queue
+
+
+def settings() -> Settings:
+    return this_app().oq_settings
+
+
+def reply(text: bytes, status: int = 200, **headers: str) -> Response:
+    found = Response(text, status, content_type=JSON)
+    for name, value in headers.items():
+        found.headers[name.replace("_", "-")] = value
+    return found
+
+
+def arguments(*known: str) -> MultiDict[str, str]:
+    """Return the query string's parameters; an unknown one is refused rather than ignored."""
+    for name in request.args:
+        if name not in known:
+            hint = f"known are {', '.join(known)}" if known else "this route takes none"
+            raise InvalidTask(f"there is no parameter {name[:60]!r}; {hint}", name[:60])
+    return request.args
+
+
+async def body() -> bytes:
+    return cast(bytes, await request.get_data())
+
+
+def flag(text: str, name: str) -> bool:
+    if text.lower() in ("true", "1", "yes", "on", ""):
+        return True
+    if text.lower() in ("false", "0", "no", "off"):
+        return False
+    raise InvalidTask(f"{name} must be true or false, not {text[:60]!r}", name)
+
+
+def one(outcomes: list[Any]) -> Any:
+    """Return the only outcome, or raise it."""
+    (outcome,) = outcomes
+    if isinstance(outcome, OqError):
+        raise outcome
+    return outcome
+
+
+# --- submit
+async def submit() -> Response:
+    """As `oq.web.submit.FastSubmit` answers it."""
+    status, text, headers = await submit_one(
+        queue(), settings(), request.content_type, request.headers.get("Idempotency-Key"), await body()
+    )
+    return Response(text, status, headers)
+
+
+async def submit_batch() -> Response:
+    """A JSON array, or NDJSON that is taken as it comes."""
+    given = arguments("atomic")
+    atomic = flag(given.get("atomic", "false"), "atomic")
+    key = request.headers.get("Idempotency-Key")
+    kind = (request.content_type or "").partition(";")[0].strip().lower()
+    if kind in NDJSON:
+        return await _submit_lines(atomic, key)
+    try:
+        check_json(request.content_type)
+    except UnsupportedMediaType as error:
+        raise UnsupportedMediaType(f"{error.message}; or NDJSON as application/x-ndjson") from None
+    items = parse_tasks(await body(), settings(), now=queue().clock.now(), idempotency_key=key)
+    return await _submit_items(cast("list[Any]", items), atomic)
+
+
+async def _submit_items(items: list[Any], atomic: bool) -> Response:
+    """Submit the good ones, or none if *atomic* and one is not good."""
+    good = [item for item in items if not isinstance(item, OqError)]
+    if atomic and len(good) < len(items):
+        return reply(batch_json(items, submitted=False), 422)
+    keys = await queue().submit_keys(good, atomic=atomic) if good else []
+    if len(good) == len(items):
+        outcomes: list[Any] = list(keys)
+    else:
+        left = iter(keys)
+        outcomes = [item if isinstance(item, OqError) else next(left) for item in items]
+    if atomic and any(isinstance(outcome, OqError) for outcome in outcomes):
+        return reply(batch_json(outcomes, submitted=False), 422)
+    return reply(batch_json(outcomes))
+
+
+async def _submit_lines(atomic: bool, key: str | None) -> Response:
+    parser = LineParser(settings(), now=queue().clock.now(), idempotency_key=key)
+    waiting: list[Any] = []
+    outcomes: list[Any] = []
+
+    async def flush() -> None:
+        nonlocal waiting
+        items, waiting = waiting, []
+        good = [item for item in items if not isinstance(item, OqError)]
+        left = iter(await queue().submit_keys(good) if good else ())
+        outcomes.extend(item if isinstance(item, OqError) else next(left) for item in items)
+
+    try:
+        async for piece in request.body:
+            waiting += parser.feed(piece)
+            if not atomic and len(waiting) >= GROUP:
+                await flush()
+        waiting += parser.close()
+        if atomic:
+            return await _submit_items(waiting, True)
+        await flush()
+    except (TooLarge, Busy, StorageError) as error:
+        if not outcomes:
+            raise
+        # A part is on disk already: say which, beside why the rest is not.
+        code, _, headers = answer_of(error)
+        return Response(batch_json(outcomes, error=error), code, headers)
+    return reply(batch_json(outcomes))
+
+
+# --- read
+async def list_tasks() -> Response:
+    query = parse_query(request.args.to_dict(flat=False))
+    page = await queue().find(query)
+    found = reply(tasks_json(page.tasks), X_Total_Count=str(page.total))
+    if query.limit and len(page.tasks) == query.limit:
+        following = msgspec.structs.replace(query, before=page.tasks[-1].key, offset=0)
+        found.headers["Link"] = f'<{_link(following)}>; rel="next"'
+    return found
+
+
+def _link(query: Query) -> str:
+    return f"/api/tasks?{urlencode(query_parameters(query))}"
+
+
+def _whole(task: Task) -> bytes:
+    place = None if task.status.finished else queue().position(task.key)
+    if place is None:
+        return task_json(task)
+    position, start = place
+    return task_json(
+        task, queue_position=position, expected_start_at=None if start is None else rfc3339(start)
+    )
+
+
+async def get_task(id: str) -> Response:
+    arguments()
+    return reply(_whole(await queue().get_task(queue().resolve(id))))
+
+
+async def result(id: str) -> Response:
+    """Wait for the end, at most *wait* seconds."""
+    given = arguments("wait")
+    seconds = min(WAIT_MAX, parse_duration(given.get("wait", "0"), "wait"))
+    key = queue().resolve(id)
+    task = await queue().get_task(key)
+    if not task.status.finished and seconds > 0:
+        task = await _wait(key, seconds) or await queue().get_task(key)
+    return reply(_whole(task), 200 if task.status.finished else 202)
+
+
+async def _wait(key: int, seconds: float) -> Task | None:
+    """Return the finished task; None if it was not finished in time, or the server stops."""
+    found: Task | None = None
+    failure: OqError | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def end_on_stop() -> None:
+            await this_app().stopping.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(end_on_stop)
+        try:
+            found = await queue().wait(key, seconds)
+        except WaitTimeout:
+            pass
+        except OqError as error:  # kept out of the nursery, which would wrap it in a group
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return found
+
+
+# --- change
+async def cancel(id: str) -> Response:
+    key = queue().resolve(id)
+    state: TaskState = one(await queue().cancel_many([key]))
+    return reply(changed_json(key, state))
+
+
+async def retry(id: str) -> Response:
+    key = queue().resolve(id)
+    state: TaskState = one(await queue().retry_many([key]))
+    return reply(changed_json(key, state))
+
+
+async def priority(id: str) -> Response:
+    check_json(request.content_type)
+    level = parse_priority_body(await body())
+    key = queue().resolve(id)
+    state: TaskState = one(await queue().reprioritize_many([key], level))
+    return reply(changed_json(key, state))
+
+
+async def delete_task(id: str) -> Response:
+    key = queue().resolve(id)
+    one(await queue().delete_many([key]))
+    return reply(msgspec.json.encode({"id": format_id(key), "deleted": True}))
+
+
+async def bulk() -> Response:
+    check_json(request.content_type)
+    asked = parse_bulk(await body())
+    if asked.ids is not None and len(asked.ids) > settings().server.max_batch:
+        raise TooLarge(f"at most {settings().server.max_batch} ids in one request; send them in parts")
+    return reply(bulk_json(*await run_bulk(queue(), asked)))
+
+
+# --- the queue as a whole
+async def status() -> Response:
+    return reply(status_json(queue().stats()))
+
+
+async def hosts() -> Response:
+    return reply(hosts_json(queue().stats().hosts, await queue().host_info()))
+
+
+async def pause() -> Response:
+    await queue().pause()
+    return reply(b'{"paused":true}')
+
+
+async def resume() -> Response:
+    await queue().resume()
+    return reply(b'{"paused":false}')
+
+
+async def drain() -> Response:
+    """Answered when nothing runs any more, `grace` at the latest."""
+    grace = parse_duration(arguments("grace").get("grace", settings().server.shutdown_grace), "grace")
+    await queue().drain(grace)
+    return reply(b'{"draining":true}')
+
+
+# --- for machines
+async def health() -> Response:
+    stats = queue().stats()
+    ready = stats.storage_ok and not stats.draining
+    said = {
+        "status": "ok" if ready else "draining" if stats.storage_ok else "storage refuses writes",
+        "live": True,
+        "ready": ready,
+        "storage_ok": stats.storage_ok,
+        "draining": stats.draining,
+        "paused": stats.paused,
+    }
+    return reply(msgspec.json.encode(said), 200 if ready else 503)
+
+
+async def metrics() -> Response:
+    text, content_type = render_metrics(queue())
+    return Response(text, content_type=content_type)
+
+
+async def openapi() -> Response:
+    return reply(openapi_json())

@@ -1,0 +1,395 @@
+"""The commands against a real `oq serve` process and a fake model server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from fake_ollama import FakeOllama, says, status
+
+from oq.builders import generate
+from oq.client import Client
+from tests.cli.conftest import Oq
+from tests.cli.live import Served, environment
+
+NEVER = says("x", first_after=600.0)
+
+
+def asked(model_server: FakeOllama) -> dict[str, object]:
+    """Return what the model server was asked last."""
+    body: dict[str, object] = next(r for r in reversed(model_server.requests) if r.body).json()
+    return body
+
+
+def submit(oq: Oq, *arguments: str) -> str:
+    found = oq("submit", "generate", "-m", "m", "-o", "id", *arguments)
+    assert found.exit_code == 0, found.stderr
+    return found.stdout.strip()
+
+
+# --- submit
+
+
+def test_a_submission_prints_the_id(oq: Oq, queue: Client):
+    found = oq("submit", "chat", "--model", "llama3.2", "--messages", "user:Hello", "--priority", "high")
+    id = re.fullmatch(r"Task submitted with ID: (\w{13})\n", found.stdout)
+    assert id is not None
+    assert queue.get(id[1]).priority == 10
+
+
+def test_messages_keep_their_commas(oq: Oq, model_server: FakeOllama):
+    oq(
+        "submit",
+        "chat",
+        "-m",
+        "m",
+        "--messages",
+        "system:Be brief.",
+        "--messages",
+        "user:Hello, world",
+        "--wait",
+    )
+    assert asked(model_server)["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello, world"},
+    ]
+
+
+def test_a_chat_without_a_role_is_the_users(oq: Oq, model_server: FakeOllama):
+    assert oq("submit", "chat", "-m", "m", "What", "is", "it?", "--wait").stdout == "Hello world\n"
+    assert asked(model_server)["messages"] == [{"role": "user", "content": "What is it?"}]
+
+
+def test_a_prompt_comes_through_a_pipe(oq: Oq, model_server: FakeOllama):
+    found = oq("submit", "generate", "-m", "m", "--wait", "-q", input="from the pipe")
+    assert (found.exit_code, found.stdout, found.stderr) == (0, "Hello world\n", "")
+    assert asked(model_server)["prompt"] == "from the pipe"
+
+
+def test_a_prompt_comes_from_a_file(oq: Oq, model_server: FakeOllama, tmp_path):
+    (tmp_path / "prompt.txt").write_text("from the file")
+    oq("submit", "generate", "-m", "m", "--prompt", "@prompt.txt", "--wait")
+    assert asked(model_server)["prompt"] == "from the file"
+
+
+def test_all_flags_reach_the_model_server(oq: Oq, model_server: FakeOllama, tmp_path):
+    (tmp_path / "schema.json").write_text('{"type": "object"}')
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    found = oq(
+        "submit", "generate", "-m", "m", "--prompt", "p", "--system", "s", "--suffix", "e", "--template", "t", "--raw",
+        "--option", "temperature=0.5", "--option", "stop=END", "--format", "@schema.json", "--keep-alive", "-1",
+        "--think", "false", "--image", "a.png", "--truncate", "--wait",
+    )  # fmt: skip
+    assert found.exit_code == 0, found.stderr
+    wanted = {
+        "prompt": "p", "system": "s", "suffix": "e", "template": "t", "raw": True, "keep_alive": -1, "think": False,
+        "options": {"temperature": 0.5, "stop": "END"}, "format": {"type": "object"}, "images": ["iVBORw=="],
+        "truncate": True,
+    }  # fmt: skip
+    assert asked(model_server).items() >= wanted.items()
+
+
+def test_an_embedding_says_what_came_and_json_has_it_all(oq: Oq):
+    assert (
+        "2 vector(s) of 2 dimensions"
+        in oq("submit", "embed", "-m", "m", "--input", "a", "b", "--wait").stdout
+    )
+    found = oq("submit", "embed", "-m", "m", "--lines", "--wait", "-o", "json", input="a\n\nb\n")
+    assert json.loads(found.stdout)["result"]["embeddings"] == [[0.5, 0.25], [0.5, 0.25]]
+
+
+def test_stream_prints_the_text_as_it_comes(oq: Oq):
+    found = oq("submit", "chat", "-m", "m", "Hi", "--stream")
+    assert (found.exit_code, found.stdout) == (0, "Hello world\n")
+
+
+def test_what_would_steer_the_terminal_is_taken_out_of_a_models_text(oq: Oq, model_server: FakeOllama):
+    model_server.default = says("a\x1b[2J", "\x07b\n")
+    assert oq("submit", "chat", "-m", "m", "Hi", "--stream").stdout == "a[2Jb\n\n"
+
+
+def test_a_task_that_fails_exits_with_4(oq: Oq, model_server: FakeOllama):
+    model_server.default = status(404, "model 'nope' not found")
+    found = oq("submit", "generate", "-m", "nope", "x", "--wait")
+    assert found.exit_code == 4
+    assert "nope" in found.stderr
+    assert found.stdout == ""
+
+
+def test_the_same_idempotency_key_is_the_same_task(oq: Oq):
+    first = submit(oq, "x", "--idempotency-key", "k1")
+    assert submit(oq, "x", "--idempotency-key", "k1") == first
+    other = oq("submit", "generate", "-m", "m", "other", "--idempotency-key", "k1")
+    assert other.exit_code == 6
+
+
+def test_a_delayed_task_is_scheduled(oq: Oq, queue: Client):
+    task = queue.get(
+        submit(oq, "x", "--delay", "1h", "--tag", "later", "--max-retries", "0", "--timeout", "5m")
+    )
+    assert (task.status, task.tags, task.max_retries, task.timeout) == ("scheduled", ("later",), 0, 300.0)
+
+
+# --- looking
+
+
+def test_list_filters_and_limits(oq: Oq):
+    ids = [submit(oq, "x", "--delay", "1h", "--priority", level) for level in ("low", "high", "high")]
+    found = oq("list", "--status", "scheduled", "--priority", "high", "--limit", "1", "-o", "id")
+    assert found.stdout.split() == [ids[2]]
+    table = oq("list", "--status", "scheduled", "--type", "generate", "--output", "table")
+    assert table.stdout.splitlines()[0].split()[:5] == ["ID", "TYPE", "MODEL", "PRIORITY", "STATUS"]
+    assert [line.split()[0] for line in table.stdout.splitlines()[1:]] == ids[::-1]
+
+
+def test_jsonl_is_one_object_a_line(oq: Oq):
+    ids = [submit(oq, "x", "--delay", "1h") for _ in range(2)]
+    found = [json.loads(line) for line in oq("-o", "jsonl", "list", "--sort", "created").stdout.splitlines()]
+    assert [task["id"] for task in found] == ids
+    assert found[0]["created_at"].endswith("Z")
+
+
+def test_status_shows_the_numbers(oq: Oq):
+    submit(oq, "x", "--delay", "1h")
+    assert "scheduled     1" in oq("status").stdout
+    assert json.loads(oq("status", "-o", "json").stdout)["scheduled_tasks"] == 1
+
+
+def test_ids_may_be_shortened(oq: Oq):
+    id = submit(oq, "x", "--delay", "1h")
+    assert json.loads(oq("status", id[4:], "-o", "json").stdout)["id"] == id
+
+
+def test_show_tells_all_of_a_task(oq: Oq):
+    id = submit(oq, "tell me", "--option", "seed=7")
+    oq("wait", id)
+    found = oq("show", id).stdout
+    for part in ("tell me", '{"seed":7}', "succeeded", "Hello world"):
+        assert part in found
+
+
+def test_wait_exits_with_4_when_one_of_them_failed(oq: Oq, model_server: FakeOllama):
+    model_server.script(says("a"), status(400, "bad"))
+    ids = [submit(oq, "x") for _ in range(2)]
+    found = oq("wait", "-", "-o", "id", input="\n".join(ids))
+    assert (found.exit_code, found.stdout.split()) == (4, ids)
+
+
+def test_wait_exits_with_124_when_it_takes_too_long(oq: Oq):
+    assert oq("wait", submit(oq, "x", "--delay", "1h"), "--timeout", "50ms").exit_code == 124
+
+
+def test_a_missing_task_exits_with_3_and_no_traceback(oq: Oq):
+    found = oq("show", "0000000000000")
+    assert found.exit_code == 3
+    assert found.stderr.startswith("error: ")
+    assert "Traceback" not in found.stderr
+
+
+def test_attach_shows_the_text_of_a_finished_task(oq: Oq):
+    id = submit(oq, "x")
+    oq("wait", id)
+    assert oq("attach", id).stdout == "Hello world\n"
+    assert oq("stream", id, "--offset", "6").stdout == "world\n"
+    kinds = [json.loads(line)["type"] for line in oq("attach", id, "-o", "jsonl").stdout.splitlines()]
+    assert kinds == ["text", "end"]
+
+
+def test_top_shows_the_queue_once_without_a_terminal(oq: Oq):
+    id = submit(oq, "x", "--delay", "1h")
+    found = oq("top").stdout
+    assert id in found
+    assert "default" in found
+
+
+def test_hosts_and_models_tell_what_the_model_server_has(oq: Oq, model_server: FakeOllama):
+    (host,) = json.loads(oq("hosts", "-o", "json").stdout)
+    assert (host["name"], host["version"], host["up"]) == ("default", "0.32.15", True)
+    assert oq("models", "-o", "id").stdout == "llama3.2\n"
+
+
+def test_events_are_shown_from_the_beginning_on(oq: Oq):
+    id = submit(oq, "x", "--delay", "1h")
+    lines = oq("events", "--after", "0", "--type", "task_submitted", "--limit", "1").stdout.splitlines()
+    assert len(lines) == 1
+    assert "task_submitted" in lines[0]
+    assert id
+
+
+# --- changing
+
+
+def test_a_cancelled_running_task_stops_at_the_model_server(oq: Oq, queue: Client, model_server: FakeOllama):
+    model_server.default = NEVER
+    id = submit(oq, "x")
+    with queue.subscribe(["task_started"], after=0) as events:
+        next(event for event in events if event.task_id == id)
+    assert oq("cancel", id).stdout == f"Task {id} cancelled\n"
+    assert queue.wait(id, 5).status == "cancelled"
+    assert oq("cancel", id).exit_code == 6
+
+
+def test_a_filter_needs_y_without_a_terminal(oq: Oq, queue: Client):
+    id = submit(oq, "x", "--delay", "1h")
+    found = oq("cancel", "--status", "scheduled")
+    assert found.exit_code == 2
+    assert "-y" in found.stderr
+    assert queue.get(id).status == "scheduled"
+    assert oq("cancel", "--status", "scheduled", "-y").stdout == "1 of 1 tasks cancelled\n"
+    assert queue.get(id).status == "cancelled"
+
+
+def test_a_dry_run_changes_nothing(oq: Oq, queue: Client):
+    id = submit(oq, "x", "--delay", "1h")
+    assert oq("cancel", "--all", "--dry-run", "-o", "id").stdout.split() == [id]
+    assert queue.get(id).status == "scheduled"
+
+
+def test_several_ids_are_done_and_each_failure_is_told(oq: Oq):
+    id = submit(oq, "x", "--delay", "1h")
+    found = oq("cancel", id, "0000000000000")
+    assert found.exit_code == 3
+    assert "1 of 2 tasks cancelled" in found.stdout
+    assert "0000000000000" in found.stderr
+
+
+def test_cancel_without_anything_named_is_a_usage_error(oq: Oq):
+    assert oq("cancel").exit_code == 2
+
+
+def test_retry_runs_a_task_again_and_delete_forgets_it(oq: Oq, queue: Client):
+    id = submit(oq, "x")
+    oq("wait", id)
+    assert oq("retry", id).exit_code == 0
+    assert len(queue.wait(id, 5).attempts) == 2
+    assert oq("delete", id).exit_code == 0
+    assert oq("show", id).exit_code == 3
+
+
+def test_priority_takes_names_and_numbers(oq: Oq, queue: Client):
+    oq("pause")
+    id = submit(oq, "x")
+    assert oq("priority", id, "critical").stdout == f"Task {id} has priority critical\n"
+    oq("priority", id, "20")
+    assert queue.get(id).priority == 20
+    assert oq("priority", id, "1001").exit_code == 2
+
+
+def test_pause_resume_and_drain_switch_the_queue(oq: Oq, queue: Client):
+    assert oq("pause").exit_code == 0
+    assert queue.status().paused
+    assert oq("resume").exit_code == 0
+    assert not queue.status().paused
+    assert oq("drain", "--grace", "1s").exit_code == 0
+    assert queue.status().draining
+
+
+# --- many
+
+
+def test_a_batch_is_submitted_and_each_wrong_task_is_told(oq: Oq):
+    good = '{"type": "generate", "model": "m", "payload": {"prompt": "x"}}'
+    found = oq("batch", "-", "-o", "id", input=f'{good}\n\n{{"type": "generate", "model": "m"}}\n{good}\n')
+    assert (found.exit_code, len(found.stdout.split())) == (1, 2)
+    assert "task 2" in found.stderr
+
+
+def test_a_batch_can_be_waited_for(oq: Oq, tmp_path):
+    tasks = [{"type": "generate", "model": "m", "payload": {"prompt": str(n)}} for n in range(3)]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    found = oq("batch", "tasks.json", "--wait", "-o", "jsonl")
+    assert found.exit_code == 0
+    assert [json.loads(line)["status"] for line in found.stdout.splitlines()] == ["completed"] * 3
+
+
+def test_an_atomic_batch_takes_all_or_none(oq: Oq, queue: Client):
+    found = oq(
+        "batch", "--atomic", "-", input='[{"type": "generate", "model": "m", "payload": {"prompt": "x"}}, {}]'
+    )
+    assert found.exit_code == 1
+    assert queue.status().total_tasks == 0
+
+
+def test_a_batch_that_is_no_json_names_the_line(oq: Oq):
+    found = oq("batch", "-", input='{"type": "chat"}\nnonsense\n')
+    assert found.exit_code == 1
+    assert "line 2" in found.stderr
+
+
+def test_what_is_exported_can_be_imported(oq: Oq, queue: Client, tmp_path):
+    submit(oq, "first", "--tag", "a", "--option", "seed=1")
+    oq("wait", submit(oq, "second"))
+    assert oq("export", "--file", "tasks.jsonl").exit_code == 0
+    exported = [json.loads(line) for line in (tmp_path / "tasks.jsonl").read_text().splitlines()]
+    assert [task["payload"]["prompt"] for task in exported] == ["first", "second"]
+    assert exported[1]["output"] == "Hello world"
+    ids = oq("import", "tasks.jsonl", "-o", "id").stdout.split()
+    assert (queue.get(ids[0]).tags, queue.get(ids[0]).options) == (("a",), {"seed": 1})
+
+
+# --- as a process
+
+
+def run(served: Served, *arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "oq", "--server", served.url, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=30, **more)  # type: ignore[call-overload, no-any-return]
+
+
+def test_a_pipe_between_two_commands_works(oq: Oq, served: Served, queue: Client):
+    ids = [submit(oq, "x", "--delay", "1h") for _ in range(3)]
+    found = run(served, "cancel", "-", "-y", input="\n".join(ids))
+    assert (found.returncode, found.stdout, found.stderr) == (0, "3 of 3 tasks cancelled\n", "")
+
+
+def test_ctrl_c_in_attach_detaches_and_the_task_runs_on(
+    oq: Oq, served: Served, queue: Client, model_server: FakeOllama
+):
+    model_server.default = says("Hel", "lo", pause=600.0)
+    id = submit(oq, "x")
+    command = [sys.executable, "-m", "oq", "--server", served.url, "attach", id]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert os.read(process.stdout.fileno(), 3) == b"Hel"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert b"detached" in process.stderr.read()
+    assert queue.get(id).status == "running"
+
+
+def test_a_reader_that_stops_reading_is_no_error(oq: Oq, served: Served):
+    for _ in range(3):
+        submit(oq, "x" * 100, "--delay", "1h")
+    command = f"{sys.executable} -m oq --server {served.url} list | true"
+    found = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment(), timeout=30)
+    assert "Traceback" not in found.stderr
+    assert "BrokenPipe" not in found.stderr
+
+
+def test_a_server_that_is_not_there_exits_with_5(bare: Oq):
+    found = bare("--server", "http://127.0.0.1:9", "status")
+    assert found.exit_code == 5
+    assert "oq serve" in found.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_shell(bare: Oq, shell: str):
+    assert "_OQ_COMPLETE" in bare("completion", shell).stdout
+
+
+def test_completion_offers_commands():
+    env = environment(_OQ_COMPLETE="bash_complete", COMP_WORDS="oq su", COMP_CWORD="1")
+    code = "from oq.cli import cli; cli(prog_name='oq')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=30)
+    assert found.stdout == "plain,submit\n"
+
+
+def test_generated_tasks_of_the_library_are_what_the_command_line_shows(oq: Oq, queue: Client):
+    handle = queue.submit(generate("m", "x", run_at=4e9))
+    assert oq("list", "-o", "id").stdout.split() == [handle.id]

@@ -1,0 +1,111 @@
+"""`oq doctor` and `oq config`: on a machine without a server."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from fake_ollama import FakeOllama
+
+from oq.store.lock import FolderLock
+from tests.cli.conftest import Oq
+
+
+def findings(bare: Oq, *arguments: str) -> dict[str, tuple[str, str]]:
+    found = bare(*arguments, "-o", "jsonl")
+    items = [json.loads(line) for line in found.stdout.splitlines()]
+    assert found.exit_code == (1 if any(item["state"] == "fail" for item in items) else 0)
+    return {item["what"]: (item["state"], item["finding"]) for item in items}
+
+
+@pytest.fixture
+def port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def test_all_is_well_with_a_model_server_and_a_new_folder(
+    bare: Oq, tmp_path: Path, model_server: FakeOllama, port
+):
+    found = findings(bare, "--data-dir", "data", "--ollama-host", model_server.url, "doctor", "--port", port)
+    assert found["data folder"][0] == found["port"][0] == found["disk"][0] == "ok"
+    assert found["model server default"] == ("ok", f"{model_server.url} runs version 0.32.15 with 1 models")
+    assert found["oq server"][0] == "warn"
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_model_server_that_is_not_there_fails(bare: Oq, port):
+    found = findings(bare, "--ollama-host", "http://127.0.0.1:9", "doctor", "--port", port)
+    assert found["model server default"][0] == "fail"
+    assert "ollama serve" in found["model server default"][1]
+
+
+def test_a_folder_that_others_can_read_is_warned_of(bare: Oq, tmp_path: Path, port):
+    (tmp_path / "data").mkdir(mode=0o755)
+    (tmp_path / "data").chmod(0o755)
+    state, text = findings(bare, "--data-dir", "data", "doctor", "--port", port)["data folder"]
+    assert (state, "chmod 700" in text) == ("warn", True)
+
+
+def test_a_data_folder_that_is_a_file_fails(bare: Oq, tmp_path: Path, port):
+    (tmp_path / "data").write_text("")
+    assert findings(bare, "--data-dir", "data", "doctor", "--port", port)["data folder"][0] == "fail"
+
+
+def test_a_data_file_that_vanished_fails(bare: Oq, tmp_path: Path, port):
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "data" / "Data.fs.old").write_text("")
+    assert findings(bare, "--data-dir", "data", "doctor", "--port", port)["store"][0] == "fail"
+
+
+def test_a_folder_another_process_has_is_told(bare: Oq, tmp_path: Path, port):
+    (tmp_path / "data").mkdir(mode=0o700)
+    lock = FolderLock(tmp_path / "data")
+    try:
+        assert findings(bare, "--data-dir", "data", "doctor", "--port", port)["lock"][0] == "warn"
+    finally:
+        lock.release()
+
+
+def test_a_port_in_use_fails(bare: Oq):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        taken.settimeout(0)
+        port = str(taken.getsockname()[1])
+        state, text = findings(bare, "--timeout", "1", "doctor", "--port", port)["port"]
+    assert (state, "--port" in text) == ("fail", True)
+
+
+def test_a_wrong_setting_fails_and_is_named(bare: Oq, monkeypatch):
+    monkeypatch.setenv("QUEUE_MAX_WORKERS", "many")
+    state, text = findings(bare, "doctor")["settings"]
+    assert (state, "QUEUE_MAX_WORKERS" in text) == ("fail", True)
+
+
+def test_config_show_tells_where_a_value_comes_from(bare: Oq, tmp_path: Path, monkeypatch):
+    (tmp_path / "my.yaml").write_text("queue:\n  max_workers: 9\n")
+    monkeypatch.setenv("OLLAMA_TIMEOUT", "5m")
+    found = bare("--config", "my.yaml", "config", "show", "--origin", "-o", "json")
+    rows = {row["key"]: (row["value"], row["origin"]) for row in json.loads(found.stdout)}
+    assert rows["queue.max_workers"][0] == "9"
+    assert "my.yaml" in rows["queue.max_workers"][1]
+    assert "OLLAMA_TIMEOUT" in rows["ollama.timeout"][1]
+    assert rows["server.port"] == ("7125", "default")
+
+
+def test_a_token_of_the_settings_is_not_told_to_another_server(monkeypatch):
+    from oq.cli.session import Session
+
+    monkeypatch.setenv("OQ_SERVER__TOKEN", "secret")
+    own, other = Session(), Session()
+    other.server = "http://elsewhere.test"
+    try:
+        assert own.client._verbs.headers["Authorization"] == "Bearer secret"
+        assert "Authorization" not in other.client._verbs.headers
+    finally:
+        own.close()
+        other.close()

@@ -1,0 +1,123 @@
+"""What the command line is made of: values people write, exit codes, tables, usage errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from oq import errors
+from oq.cli import exits, inputs
+from oq.cli.output import one_line, plain, print_table, printable, seconds
+from oq.cli.session import Session
+from oq.wire import RemoteEvent, RemoteTask
+from tests.cli.conftest import Oq
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.TaskNotFound("x"), 3),
+        (errors.TaskFailed("x"), 4),
+        (errors.TaskCancelled("x"), 4),
+        (errors.ServerUnreachable("x"), 5),
+        (errors.IdempotencyConflict("x"), 6),
+        (errors.WaitTimeout("x"), 124),
+        (errors.InvalidTask("x"), 1),
+        (errors.QueueFull("x"), 1),
+    ],
+)
+def test_each_error_has_its_exit_code(error, code):
+    assert exits.exit_code(error) == code
+
+
+def test_messages_split_only_where_a_role_follows_a_comma():
+    said = inputs.parse_messages(["user:One, two, user: three,assistant:four"])
+    assert [message["content"] for message in said] == ["One, two, user: three", "four"]
+
+
+def test_a_message_may_hold_colons():
+    assert inputs.parse_messages(["user:at 10:30: go"]) == [{"role": "user", "content": "at 10:30: go"}]
+
+
+@pytest.mark.parametrize("arguments", [
+    ("submit", "chat", "-m", "m", "--messages", "Hello"),
+    ("submit", "chat", "-m", "m", "--messages", "usr:Hello"),
+    ("submit", "chat", "Hello"),
+    ("submit", "generate", "-m", "m", "--prompt", "a", "b"),
+    ("submit", "generate", "-m", "m", "--prompt", "@no-such-file"),
+    ("submit", "generate", "-m", "m", "--option", "temperature", "x"),
+    ("submit", "generate", "-m", "m", "--format", "{", "x"),
+    ("submit", "generate", "-m", "m", "--priority", "urgent", "x"),
+    ("submit", "generate", "-m", "m", "--delay", "soon", "x"),
+    ("submit", "generate", "-m", "m", "--at", "tomorrow", "x"),
+    ("submit", "generate", "-m", "m", "--max-retries", "-1", "x"),
+    ("submit", "embed", "-m", "m", "--dimensions", "0", "x"),
+    ("list", "--status", "done"),
+    ("list", "--limit", "1001"),
+    ("cancel",),
+    ("cancel", "abc", "--all"),
+    ("wait",),
+    ("wait", "abc", "--timeout", "soon"),
+    ("priority", "abc", "urgent"),
+    ("completion", "tcsh"),
+    ("serve", "--port", "99999"),
+    ("nonsense",),
+    ("status", "-o", "xml"),
+])  # fmt: skip
+def test_wrong_usage_exits_with_2_and_a_sentence(bare: Oq, arguments):
+    found = bare(*arguments, input="")
+    assert found.exit_code == 2
+    assert "Error: " in found.stderr
+    assert "Traceback" not in found.stderr
+    assert found.stdout == ""
+
+
+def test_wrong_input_that_the_builders_find_names_the_field(bare: Oq):
+    found = bare("submit", "generate", "-m", "m", "--tag", "a,b", "x")
+    assert (found.exit_code, found.stderr.partition(":")[0]) == (1, "error")
+    assert "tag" in found.stderr
+
+
+def test_a_near_miss_of_a_command_is_suggested(bare: Oq):
+    assert "'submit'" in bare("sumbit").stderr
+
+
+def test_text_that_begins_with_an_at_sign_can_be_given():
+    assert inputs.read_text("@@home") == "@home"
+
+
+def test_a_file_that_is_not_text_is_refused(bare: Oq, tmp_path):
+    (tmp_path / "x").write_bytes(b"\xff\xfe")
+    assert "UTF-8" in bare("submit", "generate", "-m", "m", "--prompt", "@x").stderr
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "x").write_bytes(b"\xef\xbb\xbfHello")
+    assert inputs.read_text(f"@{tmp_path}/x") == "Hello"
+
+
+def test_terminal_control_is_taken_out():
+    assert printable("a\x1b]0;title\x07b\r\u009bc\n\t") == "a]0;titlebc\n\t"
+    assert one_line("a\n  b\x1b[31m c", 6) == "a b[3…"
+
+
+def test_a_table_lines_up_with_wide_characters(capsys):
+    print_table(Session(), ("NAME", "N"), [("你好", "1"), ("ab", "22")])
+    assert capsys.readouterr().out == "NAME  N\n你好  1\nab    22\n"
+
+
+def test_times_are_spelled_but_the_users_own_json_is_left_alone():
+    task = RemoteTask("a", created_at=0.0, payload={"run_at": 1.5, "empty": ""}, attempts=())
+    assert plain(task)["created_at"] == "1970-01-01T00:00:00.000000Z"
+    assert plain(task)["payload"] == {"run_at": 1.5, "empty": ""}
+    assert plain(RemoteEvent(1, "x", task=task))["task"]["created_at"].endswith("Z")
+
+
+def test_durations_are_short():
+    assert [seconds(n) for n in (None, 0.0, 59.94, 60, 3600)] == ["", "0.00s", "59.9s", "1m00s", "1h00m"]
+
+
+def test_version_is_told_both_ways(bare: Oq):
+    from oq.version import VERSION
+
+    assert bare("--version").stdout == f"oq {VERSION}\n"
+    assert bare("version", "-o", "id").stdout == f"{VERSION}\n"

@@ -1,0 +1,68 @@
+"""docs/reference/cli.md names every command, every flag and every exit code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from oq.cli import cli, exits
+
+PAGE = (Path(__file__).parents[2] / "docs/reference/cli.md").read_text(encoding="utf-8")
+
+
+def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield f"{path} {name}".strip(), command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}".strip())
+
+
+ALL = dict(commands(cli))
+
+
+def section(name: str) -> str:
+    """Return the part of the page about a command; a subcommand's shares its group's."""
+    parts = re.split(r"^#{2,3} oq ", PAGE, flags=re.MULTILINE)
+    return "\n".join(part for part in parts if part.partition("\n")[0] in (name, name.rpartition(" ")[0]))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_command_and_flag_is_documented(name):
+    text = section(name) + PAGE.partition("\n## oq ")[0]
+    assert re.search(rf"^#+ oq {name}$", PAGE, re.MULTILINE), f"{name} has no section"
+    for parameter in ALL[name].params:
+        if isinstance(parameter, click.Option):
+            for flag in (*parameter.opts, *parameter.secondary_opts):
+                assert re.search(rf"`{flag}[ `]", text), f"{flag} of {name}"
+
+
+def test_every_documented_command_exists():
+    assert set(re.findall(r"^#+ oq (.+)$", PAGE, re.MULTILINE)) == set(ALL)
+
+
+@pytest.mark.parametrize("flag", [flag for option in cli.params for flag in option.opts])
+def test_every_global_flag_is_documented(flag):
+    assert f"`{flag}" in PAGE
+
+
+def test_every_exit_code_is_documented():
+    codes = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
+    assert codes == {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)}
+
+
+def test_the_help_shows_every_command(bare):
+    listed = re.findall(r"^  (\w+) ", bare("--help").stdout.partition("Commands:")[2], re.MULTILINE)
+    assert listed == [name for name in ALL if " " not in name]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_help_of_every_command_can_be_shown(bare, name):
+    found = bare(*name.split(), "--help")
+    assert (found.exit_code, found.stderr) == (0, "")

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from oq.config import FIELDS, SECTIONS, load_settings, rows, settings_from
+from oq.errors import ConfigError
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/reference/settings.md"
+
+
+def load(folder: Path, text: str = "", environ: dict[str, str] | None = None, **overrides: object):
+    file = folder / "config.yaml"
+    file.write_text(text)
+    given = {key.replace("__", "."): value for key, value in overrides.items()}
+    return load_settings(file, environ=environ or {}, overrides=given)
+
+
+def refused(
+    folder: Path, text: str = "", environ: dict[str, str] | None = None, **overrides: object
+) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load(folder, text, environ, **overrides)
+    return caught.value
+
+
+def test_without_any_source_all_is_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    loaded = load_settings(environ={})
+
+    assert loaded.settings == settings_from()
+    assert set(loaded.origins.values()) == {"default"}
+    assert [host.url for host in loaded.settings.hosts] == ["http://localhost:11434"]
+
+
+def test_a_flag_beats_the_environment_beats_the_file(tmp_path: Path) -> None:
+    text = "queue:\n  max_workers: 1\n  max_pending: 1\n  max_completed_tasks: 1\n"
+    environ = {"QUEUE_MAX_WORKERS": "2", "OQ_QUEUE__MAX_PENDING": "2"}
+
+    loaded = load(tmp_path, text, environ, queue__max_workers=3)
+
+    queue = loaded.settings.queue
+    assert (queue.max_workers, queue.max_pending, queue.max_completed_tasks) == (3, 2, 1)
+    assert loaded.origins["queue.max_workers"] == "flag --workers"
+    assert loaded.origins["queue.max_pending"] == "environment OQ_QUEUE__MAX_PENDING"
+    assert loaded.origins["queue.max_completed_tasks"] == f"file {tmp_path / 'config.yaml'}"
+
+
+def test_every_environment_name_of_the_original_is_read(tmp_path: Path) -> None:
+    names = {field.metadata["env"]: key for key, field in FIELDS.items() if field.metadata["env"]}
+    assert len(names) == 14
+    values = {"OLLAMA_HOST": "gpu", "LOG_LEVEL": "debug", "LOG_FILE": "x.log", "QUEUE_STORAGE_PATH": "/d"}
+
+    for name, key in names.items():
+        loaded = load(tmp_path, "", {name: values.get(name, "50")})
+        assert loaded.origins[key] == f"environment {name}"
+
+
+def test_every_setting_can_come_from_its_oq_variable(tmp_path: Path) -> None:
+    values = {"ollama.host": "gpu", "server.insecure": "true", "server.host": "::1", "logging.level": "error",
+              "logging.format": "json", "server.access_log": "on", "retry_config.jitter": "0.5",
+              "retry_config.max_delay": "80"}  # fmt: skip
+    for key in FIELDS:
+        name = "OQ_" + key.replace(".", "__").upper()
+        loaded = load(tmp_path, "", {name: values.get(key, "1024" if "bytes" in key else "50")})
+        assert loaded.origins[key] == f"environment {name}", key
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says"),
+    [
+        ("queue:\n  max_wokers: 1", "queue.max_wokers", "did you mean queue.max_workers?"),
+        ("quue: {}", "quue", "did you mean queue?"),
+        ("queue: 5", "queue", "must hold settings"),
+        ("queue:\n  max_workers: many", "queue.max_workers", "a whole number"),
+        ("queue:\n  max_workers: 0", "queue.max_workers", "between 1 and 1024"),
+        ("queue:\n  max_workers: 1.5", "queue.max_workers", "a whole number"),
+        ("ollama:\n  timeout: soon", "ollama.timeout", "a duration"),
+        ("ollama:\n  host: 'ftp://x'", "ollama.host", "an address"),
+        ("logging:\n  level: loud", "logging.level", "one of debug"),
+        ("server:\n  host: 0.0.0.0", "server.host", "--insecure"),
+        ("server:\n  access_log: maybe", "server.access_log", "true or false"),
+        ("retry_config:\n  max_delay: 10ms", "retry_config.max_delay", "must not be below"),
+        ("hosts: 5", "hosts", "must be a list"),
+        ("hosts: [{name: a}]", "hosts", "must be an address"),
+        ("hosts: [{url: a, name: x}, {url: b, name: x}]", "hosts", "the same name"),
+        ("hosts: [{url: a, slotz: 1}]", "hosts", "slotz"),
+        ("hosts: [{url: a, slots: 0}]", "hosts", "1 to 1024"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_file_and_what_it_should_be(
+    tmp_path: Path, text: str, key: str, says: str
+) -> None:
+    error = refused(tmp_path, text)
+
+    assert error.key == key
+    assert error.origin == f"file {tmp_path / 'config.yaml'}"
+    assert key.split(".")[0] in error.message
+    assert says in error.message
+    assert str(tmp_path / "config.yaml") in error.message
+
+
+@pytest.mark.parametrize("text", ["queue: [", "- a\n- b", "just text"])
+def test_a_file_of_the_wrong_form_is_refused(tmp_path: Path, text: str) -> None:
+    assert str(tmp_path / "config.yaml") in refused(tmp_path, text).message
+
+
+def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
+    assert "environment OLLAMA_TIMEOUT" in refused(tmp_path, "", {"OLLAMA_TIMEOUT": "x"}).message
+    assert "environment OQ_QUEUE__NOPE" in refused(tmp_path, "", {"OQ_QUEUE__NOPE": "x"}).message
+
+
+def test_a_missing_file_or_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no configuration file"):
+        load_settings(tmp_path / "none.yaml", environ={})
+    with pytest.raises(ConfigError, match="there is no folder"):
+        load_settings(config_dir=tmp_path / "none", environ={})
+
+
+def test_a_folder_may_hold_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("server:\n  port: 99\n")
+
+    assert load_settings(config_dir=tmp_path, environ={}).settings.server.port == 99
+
+
+def test_several_hosts_each_have_their_slots(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "hosts:\n- {name: big, url: a, slots: 8}\n- url: b\nqueue:\n  max_workers: 3\n")
+
+    assert [(host.name, host.slots) for host in loaded.settings.hosts] == [("big", 8), ("host-2", 3)]
+
+
+def test_a_token_allows_another_address_and_is_not_shown(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "server:\n  host: 0.0.0.0\n  token: secret\n")
+
+    assert loaded.settings.server.host == "0.0.0.0"
+    assert "secret" not in str(rows(loaded))
+
+
+def test_a_program_names_settings_shortly() -> None:
+    settings = settings_from(ollama_host="gpu", max_workers=2, retry_config__max_retries=0, storage_path="/x")
+
+    assert settings.ollama.host == "http://gpu:11434"
+    assert (settings.queue.max_workers, settings.retry_config.max_retries) == (2, 0)
+    with pytest.raises(ConfigError, match=r"it could be any of ollama\.host, server\.host"):
+        settings_from(host="x")
+    with pytest.raises(ConfigError, match="no such setting"):
+        settings_from(max_wokers=1)
+
+
+def test_every_setting_has_a_row_in_the_docs_and_every_row_a_setting() -> None:
+    rows_of_page = set(re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \|", PAGE.read_text(), re.MULTILINE))
+
+    assert rows_of_page == set(FIELDS)
+
+
+def test_the_docs_say_what_the_code_says() -> None:
+    lines = {line.split("`")[1]: line for line in PAGE.read_text().splitlines() if line.startswith("| `")}
+    for key, field in FIELDS.items():
+        assert field.metadata["doc"] in lines[key], key
+        if field.metadata["env"]:
+            assert f"`{field.metadata['env']}`" in lines[key], key
+
+
+def test_settings_are_frozen() -> None:
+    settings = settings_from()
+    for section in SECTIONS:
+        part = getattr(settings, section)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(part, dataclasses.fields(part)[0].name, 1)

@@ -1,0 +1,249 @@
+"""The real server on real sockets."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio_websocket import ConnectionClosed, wrap_client_stream
+
+from oq.config import settings_from
+from oq.engine import open_queue_from
+from oq.errors import ConfigError
+from oq.store import open_journal
+from oq.web.app import OqApp, make_app
+from oq.web.serve import serve_app
+
+from .conftest import TASK, FakeBackend
+
+
+class Server:
+    def __init__(
+        self, app: OqApp, url: str, backend: FakeBackend, shutdown: trio.Event, scope: trio.CancelScope
+    ) -> None:
+        self.app, self.url, self.backend, self.shutdown, self.scope = app, url, backend, shutdown, scope
+        self.port = int(url.rpartition(":")[2])
+        self.ended = trio.Event()
+
+    async def connect(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
+
+    async def ask(self, request: bytes) -> bytes:
+        stream = await self.connect()
+        async with stream:
+            await stream.send_all(request)
+            return await answer_of(stream)
+
+
+async def answer_of(stream: trio.SocketStream) -> bytes:
+    """Read one answer that has a Content-Length."""
+    text = b""
+    while b"\r\n\r\n" not in text:
+        text += await stream.receive_some() or pytest.fail(f"cut off: {text!r}")
+    head, _, body = text.partition(b"\r\n\r\n")
+    (length,) = [
+        int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
+    ]
+    while len(body) < length:
+        body += await stream.receive_some()
+    return head + b"\r\n\r\n" + body
+
+
+def request(method: str, path: str, body: bytes = b"") -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+@asynccontextmanager
+async def running(**changes: Any) -> AsyncIterator[Server]:
+    settings = settings_from(port=0, **changes)
+    backend, shutdown = FakeBackend(), trio.Event()
+    backends = {host.name: backend for host in settings.hosts}
+    async with open_queue_from(settings, journal=open_journal(), backends=backends) as queue:
+        app = make_app(queue, settings)
+        async with trio.open_nursery() as nursery:
+            scope = trio.CancelScope()
+            server: Server
+
+            async def run(task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
+                with scope:
+                    await serve_app(app, settings, shutdown=shutdown, task_status=task_status)
+                server.ended.set()
+
+            (url,) = await nursery.start(run)
+            server = Server(app, url, backend, shutdown, scope)
+            with trio.fail_after(30):
+                yield server
+                server.scope.cancel()
+                await server.ended.wait()
+
+
+async def test_the_real_port_is_told_and_a_task_goes_through() -> None:
+    async with running() as server:
+        assert server.url == f"http://127.0.0.1:{server.port}"
+        answer = await server.ask(request("POST", "/api/tasks", json.dumps(TASK).encode()))
+        assert answer.startswith(b"HTTP/1.1 201")
+        id = json.loads(answer.partition(b"\r\n\r\n")[2])["task_id"]
+        done = await server.ask(request("GET", f"/api/tasks/{id}/result?wait=10"))
+        assert json.loads(done.partition(b"\r\n\r\n")[2])["output"] == "Hello"
+
+
+async def test_one_connection_carries_many_requests() -> None:
+    async with running() as server, await server.connect() as stream:
+        for _ in range(50):
+            await stream.send_all(request("GET", "/health"))
+            assert (await answer_of(stream)).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_port_in_use_is_a_sentence() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match="in use already") as caught:
+            await serve_app(object(), settings_from(port=port))  # type: ignore[arg-type]
+    assert caught.value.key == "server.port"
+
+
+async def test_a_body_too_large_is_answered_and_not_reset() -> None:
+    async with running(server__max_body_bytes=1024) as server:
+        answer = await server.ask(request("POST", "/api/tasks", b"x" * 300_000))
+        assert answer.startswith(b"HTTP/1.1 413")
+
+
+async def test_a_false_content_length_beside_chunks_does_not_pass_the_limit() -> None:
+    head = (
+        b"POST /api/tasks HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    async with running(server__max_body_bytes=1024) as server:
+        answer = await server.ask(
+            head + b"400\r\n" + b"x" * 1024 + b"\r\n" + b"10\r\n" + b"x" * 16 + b"\r\n0\r\n\r\n"
+        )
+        assert answer.startswith((b"HTTP/1.1 413", b"HTTP/1.1 400"))
+
+
+async def test_the_websocket_speaks_and_says_goodbye_when_the_server_stops() -> None:
+    async with running() as server:
+        async with await server.connect() as stream, trio.open_nursery() as nursery:
+            connection = await wrap_client_stream(nursery, stream, f"127.0.0.1:{server.port}", "/ws")
+            assert json.loads(await connection.get_message())["type"] == "hello"
+            server.shutdown.set()
+            kinds = []
+            try:
+                while True:
+                    kinds.append(json.loads(await connection.get_message())["type"])
+            except ConnectionClosed:
+                pass
+            assert kinds[-1] == "bye"
+        await server.ended.wait()
+
+
+async def stuck_websocket(server: Server) -> trio.SocketStream:
+    """Open a WebSocket by hand, make the server send much, and never read it."""
+    stream = await server.connect()
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await stream.send_all(
+        b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    assert b"101" in await stream.receive_some(20)
+    return stream
+
+
+async def fill_until_stuck(server: Server) -> None:
+    """Make every sample huge, so that one beat fills the socket's buffers."""
+    series = server.app.extensions["oq_series"]
+    series._samples.extend({"now": 0.0, "waste": "x" * 100_000} for _ in range(200))
+
+
+@pytest.mark.parametrize("way", ["shutdown", "cancel"])
+async def test_a_client_that_stops_reading_does_not_hold_up_the_stop(way: str) -> None:
+    async with running(shutdown_grace=0.5, send_timeout=600) as server:
+        await fill_until_stuck(server)
+        async with await stuck_websocket(server):
+            await trio.sleep(0.3)  # until the server's send is blocked; the kernel tells nobody when
+            began = trio.current_time()
+            if way == "shutdown":
+                server.shutdown.set()
+            else:
+                server.scope.cancel()
+            await server.ended.wait()
+            assert trio.current_time() - began < 3
+
+
+async def test_a_client_that_stops_reading_is_cut_off_after_the_send_timeout() -> None:
+    async with running(send_timeout=0.2) as server:
+        await fill_until_stuck(server)
+        async with await stuck_websocket(server) as stream:
+            await trio.sleep(0.5)  # not reading for longer than the limit is the point
+            received = 0
+            with trio.fail_after(5):
+                try:
+                    while piece := await stream.receive_some():
+                        received += len(piece)
+                except trio.BrokenResourceError:
+                    pass
+            assert received < 10_000_000  # of the 20 MB that were to be sent
+
+
+async def test_a_running_stream_gets_its_end_when_the_server_stops() -> None:
+    async with running() as server:
+        server.backend.close_gate()
+        answer = await server.ask(request("POST", "/api/tasks", json.dumps(TASK).encode()))
+        id = json.loads(answer.partition(b"\r\n\r\n")[2])["task_id"]
+        async with await server.connect() as stream:
+            await stream.send_all(request("GET", f"/api/tasks/{id}/stream"))
+            text = b""
+            while b"Hel" not in text:
+                text += await stream.receive_some()
+            server.shutdown.set()
+            with trio.fail_after(5):
+                while not text.endswith(b"0\r\n\r\n"):
+                    text += await stream.receive_some() or pytest.fail("cut off")
+
+
+async def test_a_sender_that_leaves_halfway_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as server:
+        for kind in (b"application/json", b"application/x-ndjson"):
+            for path in (b"/api/tasks", b"/api/tasks/batch"):
+                head = b"POST " + path + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: " + kind
+                async with await server.connect() as stream:
+                    await stream.send_all(head + b"\r\nContent-Length: 100\r\n\r\n{")
+                    await trio.sleep(0.02)  # so that the server reads the first piece before the end
+        assert (await server.ask(request("GET", "/health"))).startswith(b"HTTP/1.1 200")
+    assert caplog.text == ""
+
+
+async def test_a_gone_reader_leaves_nothing_behind() -> None:
+    async with running() as server:
+        async with await server.connect() as stream:
+            await stream.send_all(request("GET", "/api/events"))
+            assert b"200" in await stream.receive_some()
+        with trio.fail_after(5):
+            while server.app.queue.stats().subscribers:
+                await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x00\xff\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"POST /api/tasks HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+    ],
+)
+async def test_garbage_on_the_wire_is_a_4xx_or_a_close_and_the_server_lives(garbage: bytes) -> None:
+    async with running() as server:
+        async with await server.connect() as stream:
+            await stream.send_all(garbage)
+            with trio.fail_after(5):
+                answer = await stream.receive_some()
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+        assert (await server.ask(request("GET", "/health"))).startswith(b"HTTP/1.1 200")
