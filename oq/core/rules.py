@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from oq.core.ids import created_at
 from oq.core.model import Entry, Status
+
+SLACK = 64  # entries of a heap that may be out of date before it is made anew
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,8 +51,9 @@ class Host:
     def free(self) -> int:
         return self.slots - len(self.running)
 
-    def has_room_for(self, affinity: str) -> bool:
-        return affinity in self.in_flight or not 0 < self.max_loaded_models <= len(self.in_flight)
+    @property
+    def takes_another_model(self) -> bool:
+        return not 0 < self.max_loaded_models <= len(self.in_flight)
 
     def is_warm(self, affinity: str) -> bool:
         return affinity in self.recent
@@ -75,11 +79,71 @@ class Host:
 class Lane:
     """The waiting tasks of one priority and one affinity, oldest first. Keys that left are skipped lazily."""
 
-    __slots__ = ("heap", "live")
+    __slots__ = ("keys", "live")
 
     def __init__(self) -> None:
-        self.heap: list[int] = []
+        self.keys: list[int] = []  # a heap
         self.live = 0
+
+
+class Level:
+    """The lanes of one priority.
+
+    The oldest of all is found without looking at each lane: there may be as many lanes as tasks. `_heads` holds, for
+    each lane, at least one (key, affinity) that is not above the lane's oldest; what is out of date is put right
+    when it comes to the top.
+    """
+
+    __slots__ = ("_belongs", "_heads", "lanes")
+
+    def __init__(self, belongs: Callable[[int, str], bool]) -> None:
+        """*belongs* tells whether a task still waits here, in the lane of that affinity."""
+        self.lanes: dict[str, Lane] = {}
+        self._belongs = belongs
+        self._heads: list[tuple[int, str]] = []  # a heap
+
+    def add(self, key: int, affinity: str) -> None:
+        lane = self.lanes.get(affinity)
+        if lane is None:
+            lane = self.lanes[affinity] = Lane()
+        if not lane.keys or key < lane.keys[0]:
+            heapq.heappush(self._heads, (key, affinity))
+            if len(self._heads) > 2 * len(self.lanes) + SLACK:
+                self._heads = [(lane.keys[0], name) for name, lane in self.lanes.items() if lane.keys]
+                self._heads.append((key, affinity))
+                heapq.heapify(self._heads)
+        lane.live += 1
+        heapq.heappush(lane.keys, key)
+        if len(lane.keys) > 2 * lane.live + SLACK:
+            lane.keys = sorted({key for key in lane.keys if self._belongs(key, affinity)})
+
+    def discard(self, affinity: str) -> None:
+        """One task of that lane has left, or is about to."""
+        lane = self.lanes[affinity]
+        lane.live -= 1
+        if not lane.live:
+            del self.lanes[affinity]
+
+    def oldest_of(self, affinity: str) -> int | None:
+        """Return the oldest key of a lane; None if it is empty."""
+        lane = self.lanes.get(affinity)
+        if lane is None:
+            return None
+        while not self._belongs(lane.keys[0], affinity):
+            heapq.heappop(lane.keys)
+        return lane.keys[0]
+
+    def oldest(self) -> tuple[int, str]:
+        """Return the oldest key of all lanes and its affinity; there is one."""
+        while True:
+            key, affinity = self._heads[0]
+            head = self.oldest_of(affinity)
+            if head == key:
+                return key, affinity
+            if head is None:
+                heapq.heappop(self._heads)
+            else:
+                heapq.heapreplace(self._heads, (head, affinity))
 
 
 class Waiting:
@@ -87,34 +151,30 @@ class Waiting:
 
     def __init__(self, entries: dict[int, Entry]) -> None:
         self._entries = entries
-        self._levels: dict[int, dict[str, Lane]] = {}
+        self._levels: dict[int, Level] = {}
+        self._order: list[Level] = []  # from the highest priority down; empty: to be made again
         self.count = 0
 
     def add(self, entry: Entry) -> None:
         """Queue a task that has just become pending, or whose priority changed."""
-        level = self._levels.setdefault(entry.state.priority, {})
-        lane = level.get(entry.affinity)
-        if lane is None:
-            lane = level[entry.affinity] = Lane()
-        lane.live += 1
+        priority = entry.state.priority
+        level = self._levels.get(priority)
+        if level is None:
+            level = self._levels[priority] = Level(partial(self._belongs, priority))
+            self._order = []
         self.count += 1
-        heapq.heappush(lane.heap, entry.key)
-        if len(lane.heap) > 2 * lane.live + 64:
-            keys = {key for key in lane.heap if self._belongs(key, entry.state.priority, entry.affinity)}
-            lane.heap = sorted(keys)
+        level.add(entry.key, entry.affinity)
 
     def discard(self, entry: Entry) -> None:
         """Take out a task; call it while `entry.state` still is the pending one."""
         level = self._levels[entry.state.priority]
-        lane = level[entry.affinity]
-        lane.live -= 1
+        level.discard(entry.affinity)
         self.count -= 1
-        if not lane.live:
-            del level[entry.affinity]
-            if not level:
-                del self._levels[entry.state.priority]
+        if not level.lanes:
+            del self._levels[entry.state.priority]
+            self._order = []
 
-    def _belongs(self, key: int, priority: int, affinity: str) -> bool:
+    def _belongs(self, priority: int, key: int, affinity: str) -> bool:
         entry = self._entries.get(key)
         return (
             entry is not None
@@ -123,16 +183,11 @@ class Waiting:
             and entry.affinity == affinity
         )
 
-    def heads(self) -> Iterator[tuple[int, list[tuple[int, str]]]]:
-        """Yield (priority, [(oldest key, affinity)…]) from the highest priority down; the heads are not sorted."""
-        for priority in sorted(self._levels, reverse=True):
-            found = []
-            for affinity, lane in self._levels[priority].items():
-                heap = lane.heap
-                while not self._belongs(heap[0], priority, affinity):
-                    heapq.heappop(heap)
-                found.append((heap[0], affinity))
-            yield priority, found
+    def levels(self) -> list[Level]:
+        """Return the levels that have tasks, from the highest priority down."""
+        if not self._order:
+            self._order = [self._levels[priority] for priority in sorted(self._levels, reverse=True)]
+        return self._order
 
 
 class Chooser:
@@ -147,10 +202,10 @@ class Chooser:
 
     def choose(self, host: Host, now: float) -> int | None:
         """Return the key to start next on *host*, which has a free slot; None if nothing may start there."""
-        levels = list(self._waiting.heads())
-        if not levels:
-            return None
-        aged = self._aged(levels, host, now)
+        levels = self._waiting.levels()
+        # Where the host takes no further model, only tasks of those in flight may start (rule 4).
+        only = None if host.takes_another_model else list(host.in_flight)
+        aged = self._aged(levels, only, now)
         if aged is not None:
             if self._starts_since_aged + 1 >= self.rules.starvation_share:
                 self._starts_since_aged = 0
@@ -158,34 +213,34 @@ class Chooser:
             self._starts_since_aged += 1
         else:
             self._starts_since_aged = 0
-        denied: str | None = None
-        for _, heads in levels:
-            able = [head for head in heads if host.has_room_for(head[1]) and head[1] != denied]
-            key = self._first(heads, able, host, now)
+        victim = self._least_used(host)
+        for number, level in enumerate(levels):
+            if number == 1 and only is not None:  # the level above was held back by rule 4
+                only = [affinity for affinity in only if affinity != victim]
+            key = self._first(level, only, host, now)
             if key is not None:
                 return key
-            denied = denied or self._least_used(host)  # whatever waits here was held back by rule 4
         return None
 
-    def _first(
-        self, heads: list[tuple[int, str]], able: list[tuple[int, str]], host: Host, now: float
-    ) -> int | None:
+    def _first(self, level: Level, only: list[str] | None, host: Host, now: float) -> int | None:
         """Pick within one priority (rules 1, 2 and 4)."""
-        if not able:
+        oldest, affinity = level.oldest()
+        able = None if only is None else _oldest_of(level, only)
+        if only is not None and able is None:
             return None
-        oldest, affinity = min(heads)
-        if (oldest, affinity) in able and host.is_warm(affinity):
+        may_start = only is None or affinity in only
+        if may_start and host.is_warm(affinity):
             return oldest
-        warm = [head for head in able if host.is_warm(head[1])] or able
         if self._may_overtake(oldest, now):
-            best = min(warm)[0]
+            warm = _oldest_of(level, (name for name in host.recent if only is None or name in only))
+            best = warm if warm is not None else able if able is not None else oldest
             if best != oldest:
                 self._overtaken = (oldest, self._overtaken[1] + 1, self._overtaken[2])
             return best
-        if (oldest, affinity) in able:
+        if may_start:
             return oldest
         victim = self._least_used(host)
-        return min((head[0] for head in able if head[1] != victim), default=None)
+        return _oldest_of(level, (name for name in only or () if name != victim))
 
     def _may_overtake(self, oldest: int, now: float) -> bool:
         key, times, since = self._overtaken
@@ -194,11 +249,11 @@ class Chooser:
             times, since = 0, now
         return times < self.rules.affinity_limit and now - since < self.rules.affinity_wait
 
-    def _aged(self, levels: list[tuple[int, list[tuple[int, str]]]], host: Host, now: float) -> int | None:
+    def _aged(self, levels: list[Level], only: list[str] | None, now: float) -> int | None:
         if not self.rules.starvation_after or not self.rules.starvation_share:
             return None
-        able = [key for _, heads in levels for key, affinity in heads if host.has_room_for(affinity)]
-        oldest = min(able, default=None)
+        found = [level.oldest()[0] if only is None else _oldest_of(level, only) for level in levels]
+        oldest = min((key for key in found if key is not None), default=None)
         if oldest is None or now - self._since(oldest) < self.rules.starvation_after:
             return None
         return oldest
@@ -209,3 +264,8 @@ class Chooser:
     @staticmethod
     def _least_used(host: Host) -> str | None:
         return min(host.in_flight, key=lambda name: (host.in_flight[name], name), default=None)
+
+
+def _oldest_of(level: Level, affinities: Iterable[str]) -> int | None:
+    keys = [key for name in affinities if (key := level.oldest_of(name)) is not None]
+    return min(keys, default=None)
