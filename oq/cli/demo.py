@@ -60,7 +60,7 @@ def demo(session: Session, once: bool, port: int) -> None:
     with ExitStack() as stack:
         stack.callback(signal.signal, signal.SIGTERM, before)
         try:
-            session.say("starting the model server (the first time it fetches a model of 140 MB) …")
+            session.say("starting the model server (the first time it fetches a model of 93 MB) …")
             model_server = start_model_server()
             stack.callback(model_server.stop)
             url = stack.enter_context(_queue_server(model_server.url, port))

@@ -23,10 +23,14 @@ _LISTENS = re.compile(rb"listening on (http://\S+)")
 
 
 class RunningServer:
-    """A model server at `url`, until `stop`, or until this process ends, even by SIGKILL."""
+    """A model server at `url`, until `stop`, or until this process ends, even by SIGKILL.
+
+    `pid` is its process, which leads a process group of its own; its engines are in it.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
         self._process = process
+        self.pid = process.pid
         self._said = said
         self._stopping = threading.Lock()
         try:
@@ -43,7 +47,7 @@ class RunningServer:
             try:
                 self._process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
                 self._process.wait()
             if self._process.stdout is not None:
                 self._process.stdout.close()

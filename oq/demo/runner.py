@@ -18,6 +18,9 @@ from oq.demo.models import Json, Model
 from oq.demo.refusals import LOAD_TIMED_OUT, RUNNER_STOPPED, ApiError
 
 LOAD_SECONDS = 300.0  # Ollama's OLLAMA_LOAD_TIMEOUT
+# Several engines, the queue and its clients share the cores. llama.cpp's threads wait for one another at every step of
+# every layer: with as many as cores, and other work on them, that is 10 times slower than with one thread.
+THREADS = min(4, max(1, (os.cpu_count() or 1) // 2))
 EXIT_SECONDS = 5.0  # from the end of its output to the end of a process
 
 
@@ -35,9 +38,10 @@ class Runner:
             [
                 *module_command("oq.demo.engine"),
                 *(str(model.weights), str(context), str(parallel)),
-                *("1" if model.embeds else "0", str(os.cpu_count() or 1)),
+                *("1" if model.embeds else "0", str(THREADS)),
             ],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=module_environment(),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=module_environment() | {"OMP_WAIT_POLICY": "passive"},  # a thread that waits does not spin
         )  # fmt: skip
         try:
             self._port = self._wait_loaded(caller)

