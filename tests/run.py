@@ -8,6 +8,7 @@ what to install.
 
 from __future__ import annotations
 
+import ctypes.util
 import os
 import shutil
 import subprocess
@@ -32,6 +33,12 @@ class Need(NamedTuple):
 
 
 NEEDS: list[Need] = [
+    Need(
+        "libgomp",
+        lambda: ctypes.util.find_library("gomp") is not None,
+        ("libgomp1",),
+        "the real model runs on it",
+    ),
     Need("bash", lambda: shutil.which("bash") is not None, ("bash",), "the completion script is tried in it"),
     # RelStorage's build of psycopg2 is a wheel; the server comes from the system once the store is tested on it.
 ]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from oq.wire import RemoteTask
 
 MODEL, EMBEDDER = "smollm2", "smollm2-embed"
+WORKERS = 2  # and so many places of each model: what is shown as running does run
 START_SECONDS = 30.0  # for the queue's server to listen
 RUN_SECONDS = 300.0  # for the tasks, on a slow machine
 STOP_SECONDS = 10.0
@@ -50,18 +51,24 @@ def demo(session: Session, once: bool, port: int) -> None:
     """
     try:
         from oq.demo import start_model_server
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ConfigError(
             f"the demo's model cannot run ({error}): pip install 'ollama-queue[demo]'"
         ) from error
+    except ImportError as error:
+        raise ConfigError(
+            f"the demo's model cannot run ({error}): the system lacks a library; "
+            "libgomp comes with Debian's libgomp1, Fedora's libgomp"
+        ) from error
 
-    # Who ends the demo ends all of it, not only this process.
-    before = signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as stack:
-        stack.callback(signal.signal, signal.SIGTERM, before)
+        # Who ends the demo ends all of it, not only this process; a closed terminal ends it too.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                stack.callback(signal.signal, number, signal.signal(number, _interrupt))
         try:
             session.say("starting the model server (the first time it fetches a model of 93 MB) …")
-            model_server = start_model_server()
+            model_server = start_model_server({"OLLAMA_NUM_PARALLEL": str(WORKERS)})
             stack.callback(model_server.stop)
             url = stack.enter_context(_queue_server(model_server.url, port))
             from oq.client import Client
@@ -97,7 +104,7 @@ def _queue_server(model_url: str, port: int) -> Iterator[str]:
     }
     path = os.pathsep.join([str(Path(oq.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
-        [*command, "--ollama-host", model_url, "--workers", "2"],
+        [*command, "--ollama-host", model_url, "--workers", str(WORKERS)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True,  # Ctrl-C reaches it through us, once
         env=kept | {"OQ_SERVER__SHUTDOWN_GRACE": "1s", "PYTHONPATH": path}, cwd=folder,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Iterator
 
 import pytest
@@ -23,7 +25,7 @@ class Handle:
 @pytest.fixture
 def handle(model_server: FakeOllama, monkeypatch: pytest.MonkeyPatch) -> Iterator[Handle]:
     handle = Handle(model_server.url)
-    monkeypatch.setattr(oq.demo, "start_model_server", lambda: handle, raising=False)
+    monkeypatch.setattr(oq.demo, "start_model_server", lambda knobs: handle, raising=False)
     model_server.default = says("Hello", " world")
     yield handle
     model_server.default = says("Hello", " world")
@@ -59,3 +61,20 @@ def test_a_queue_that_does_not_start_is_told_in_its_own_words(bare: Oq, handle: 
     assert found.exit_code == 1
     assert "in use" in found.stderr
     assert handle.stopped
+
+
+def test_without_the_extra_it_says_what_to_install(bare: Oq, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "oq.demo", None)
+    found = bare("demo", "--once")
+    assert found.exit_code == 1
+    assert "pip install 'ollama-queue[demo]'" in found.stderr
+
+
+def test_a_library_that_the_system_lacks_is_not_taken_for_the_extra(
+    bare: Oq, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "oq.demo", types.ModuleType("oq.demo"))
+    found = bare("demo", "--once")
+    assert found.exit_code == 1
+    assert "the system lacks a library" in found.stderr
+    assert "pip install" not in found.stderr
