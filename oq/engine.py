@@ -12,6 +12,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,12 @@ async def open_queue_from(
             try:
                 async with trio.open_nursery() as callbacks:
                     queue._callbacks = callbacks
-                    if not settings.queue.storage:
-                        callbacks.start_soon(_pack_regularly, journal, settings.queue.pack_interval)
+                    callbacks.start_soon(_pack_regularly, journal, settings.queue.pack_interval)
+                    if settings.queue.storage:
+                        # Ends when the journal is closed; the thread is left to that.
+                        callbacks.start_soon(
+                            partial(trio.to_thread.run_sync, journal.wait_lost, abandon_on_cancel=True)
+                        )
                     try:
                         yield queue
                     except BaseException as caught:

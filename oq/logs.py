@@ -62,4 +62,7 @@ def set_up(settings: LoggingSettings) -> logging.Handler:
     level = getattr(logging, {"warn": "warning"}.get(settings.level, settings.level).upper())
     root.setLevel(max(level, logging.WARNING))  # others speak up only when something is wrong
     logging.getLogger("oq").setLevel(level)
+    if level > logging.DEBUG:
+        for name in ("relstorage", "ZEO"):  # pages about a server that is away: oq says it in one line
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     return handler

@@ -48,6 +48,10 @@ class Journal(Protocol):
         """Return the bytes on disk, -1 if unknown."""
         ...
 
+    def wait_lost(self) -> None:
+        """Block until the store is closed; `StorageLocked` as soon as another process has taken it from this one."""
+        ...
+
     def close(self) -> None: ...
 
     # Reads: from any thread, each one consistent snapshot.

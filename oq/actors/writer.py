@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from oq.core.messages import Announce, Respond, Step, WakeAt
-from oq.errors import StorageError
+from oq.errors import StorageError, StorageLocked
 from oq.health import Health
 from oq.ports import Journal, Offload
 
@@ -31,6 +31,7 @@ async def run_writer(
 
     While the disk refuses, the callers concerned get a `StorageError`, the door is closed (`health`), and the same
     steps are tried again until they are on disk: what was acknowledged before, and what runs, is never forgotten.
+    Raises `StorageLocked` when somebody else has taken the store: then nothing here is true any more.
     """
     async with steps, alarms, events:
         async for first in steps:
@@ -55,6 +56,8 @@ async def _commit(batch: list[Step], journal: Journal, offload: Offload, health:
                 log.error("the store refuses writes: %s; oq accepts nothing and keeps trying", error)
             health.storage_error = error
             _refuse(batch, error)
+            if isinstance(error, StorageLocked):
+                raise
             await trio.sleep(RETRY_SECONDS)
         else:
             if health.storage_error is not None:

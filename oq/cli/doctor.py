@@ -60,11 +60,7 @@ def _examine(session: Session, port: int | None) -> Iterator[Finding]:
     running, finding = _server(session, settings)
     yield finding
     if settings.queue.storage:
-        yield (
-            "ok",
-            "data folder",
-            f"the tasks are at {settings.queue.storage.partition('@')[2] or 'a storage URI'}",
-        )
+        yield _remote_store(settings.queue.storage)
     else:
         folder = Path(settings.queue.storage_path).expanduser().absolute()
         yield from _folder(folder)
@@ -148,6 +144,19 @@ def _store(folder: Path, running: bool) -> Iterator[Finding]:
         yield "ok", "store", f"{data}, {data.stat().st_size / 2**20:.1f} MiB"
     if lock.exists() and not running and _locked(lock):
         yield "warn", "lock", f"another process has {folder}; it is no server at the address asked for"
+
+
+def _remote_store(uri: str) -> Finding:
+    """Look whether the server of a storage URI answers and keeps the promise; it may be in use."""
+    from oq.config import without_password
+    from oq.errors import StorageError
+    from oq.store.remote import check_remote
+
+    try:
+        check_remote(uri)
+    except StorageError as error:
+        return "fail", "store", error.message
+    return "ok", "store", f"{without_password(uri)} answers"
 
 
 def _locked(path: Path) -> bool:

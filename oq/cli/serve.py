@@ -151,14 +151,19 @@ class _Server:
         log.info("stopped")
 
     def _tell(self, queue: Queue, urls: list[str]) -> None:
+        from oq.config import without_password
+
         stats = queue.stats()
         waiting = stats.pending + stats.scheduled + stats.running
         state = " (paused)" if stats.paused else ""
         self._say(f"oq {VERSION} listens on {urls[0]}{state}")
-        folder = self._settings.queue.storage or os.path.abspath(
-            os.path.expanduser(self._settings.queue.storage_path)
+        uri = self._settings.queue.storage
+        where = (
+            f"store: {without_password(uri)}"
+            if uri
+            else f"data folder: {os.path.abspath(os.path.expanduser(self._settings.queue.storage_path))}"
         )
-        self._say(f"data folder: {folder} ({waiting} unfinished of {stats.total} tasks)")
+        self._say(f"{where} ({waiting} unfinished of {stats.total} tasks)")
 
     async def _tell_hosts(self, queue: Queue) -> None:
         urls = {host.name: host.url for host in self._settings.hosts}

@@ -13,7 +13,7 @@ from oq.config.settings import (
     ServerSettings,
     Settings,
 )
-from oq.config.values import parse_duration, parse_host_url, parse_size
+from oq.config.values import parse_duration, parse_host_url, parse_size, without_password
 
 __all__ = [
     "FIELDS",
@@ -33,4 +33,5 @@ __all__ = [
     "parse_size",
     "rows",
     "settings_from",
+    "without_password",
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oq.config.settings import FIELDS, SECTIONS, HostSettings, Kind, Settings
-from oq.config.values import parse_host_url, parse_text, parse_whole
+from oq.config.values import parse_host_url, parse_text, parse_whole, without_password
 from oq.errors import ConfigError
 
 SEARCHED = ("./config.yaml", "~/.ollama-queue/config.yaml", "/etc/ollama-queue/config.yaml")
@@ -246,13 +246,15 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
 
 
 def rows(loaded: Loaded) -> list[tuple[str, str, str]]:
-    """Return (key, value as text, origin) of every setting; a token is not shown."""
+    """Return (key, value as text, origin) of every setting; a token or password is not shown."""
     found = []
     for key in FIELDS:
         section, _, name = key.partition(".")
         value = getattr(getattr(loaded.settings, section), name)
         if key == "server.token" and value:
             value = "(set)"
+        if key == "queue.storage" and value:
+            value = without_password(value)
         text = ", ".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
         found.append((key, text, loaded.origins[key]))
     for host in loaded.settings.hosts:

@@ -103,6 +103,13 @@ class QueueSettings:
     storage: str | None = _setting(
         None, OPTIONAL, "A storage URI (zeo://…, postgresql://…) in place of a file in the data folder."
     )
+    storage_lease: float = _setting(
+        15.0,
+        DURATION,
+        "How long the owner of a storage URI may be silent before another oq may take it over.",
+        low=1.0,
+        high=3600.0,
+    )
     cleanup_interval: float = _setting(
         3600.0,
         DURATION,

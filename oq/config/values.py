@@ -126,3 +126,12 @@ def parse_host_url(value: object) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # a bind address is not one to connect to
     host = f"[{host}]" if ":" in host else host
     return f"{scheme}://{host}:{default if port is None else port}{parts.path.rstrip('/')}"
+
+
+def without_password(uri: str) -> str:
+    """Return a storage URI as it may be shown.
+
+    >>> without_password("postgresql://oq:s%40ret@db/oq?connect_timeout=5&sslpassword=x")
+    'postgresql://oq:***@db/oq?connect_timeout=5&sslpassword=***'
+    """
+    return re.sub(r"(\b\w*password=)[^&#]*", r"\1***", re.sub(r"(://[^/?#@]*?:)[^/?#]*@", r"\1***@", uri))

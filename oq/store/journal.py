@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -12,43 +11,52 @@ from typing import Any
 import transaction
 import ZODB
 
+from oq.config.values import without_password
 from oq.core.messages import Step, Write
 from oq.core.model import Recovered, Task, TaskSpec, TaskState
-from oq.errors import OqError, StorageDamaged, StorageError, StorageFull
+from oq.errors import OqError, StorageDamaged, StorageError
+from oq.store.faults import abort, translated
+from oq.store.lease import Lease
 from oq.store.migrations import prepare_root
 from oq.store.reader import Readers
 from oq.store.records import ResultRecord, new_record, pack_state
 from oq.store.recovery import recover
-from oq.store.storages import DataFolder, open_memory, open_uri
+from oq.store.remote import open_remote
+from oq.store.storages import DataFolder, open_memory
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+LEASE = 15.0  # seconds; the default of queue.storage_lease
 _SPILL = 1000  # writes in a commit after which the cache is emptied at once rather than bit by bit
 
 logger = logging.getLogger(__name__)
 
 
-def open_journal(where: Any = None, storage_uri: str | None = None) -> ZodbJournal:
+def open_journal(where: Any = None, storage_uri: str | None = None, lease: float = LEASE) -> ZodbJournal:
     """Open the store; `StorageLocked`, `StorageDamaged` or `StorageError` when that cannot be.
 
     Args:
-        where: a data folder, or an object with `storage_path` and `storage` (the section queue of the
-        settings). None, without a URI: a store in memory, for tests.
-        storage_uri: a zodburi, instead of a file in the folder.
+        where: a data folder, or an object with `storage_path`, `storage` and `storage_lease` (the section queue
+        of the settings). None, without a URI: a store in memory, for tests.
+        storage_uri: a store beyond this machine (`oq.store.remote`), instead of a file in the folder.
+        lease: seconds after which such a store is free when its owner is silent (`oq.store.lease`).
     """
     if where is not None and not isinstance(where, (str, os.PathLike)):
-        storage_uri = storage_uri or where.storage
+        storage_uri, lease = storage_uri or where.storage, where.storage_lease
         where = where.storage_path
     if storage_uri is not None or where is None:
-        return ZodbJournal(uri=storage_uri)
+        return ZodbJournal(uri=storage_uri, lease=lease)
     return ZodbJournal(DataFolder(Path(where).expanduser()))
 
 
 class ZodbJournal:
     """`oq.ports.Journal` on ZODB. Of `recover` and `commit` one runs at a time; `pack` beside them."""
 
-    def __init__(self, folder: DataFolder | None = None, uri: str | None = None) -> None:
+    def __init__(
+        self, folder: DataFolder | None = None, uri: str | None = None, lease: float = LEASE
+    ) -> None:
         self._folder = folder
         self._uri = uri
+        self._lease_seconds = lease
+        self._lease: Lease | None = None
         self._broken_at: int | None = None  # where the data file ended before a commit that broke the storage
         self._closed = False
         try:
@@ -60,11 +68,13 @@ class ZodbJournal:
 
     def _open(self) -> None:
         folder, uri = self._folder, self._uri
-        db: ZODB.DB = folder.open() if folder else open_uri(uri) if uri else open_memory()
+        db: ZODB.DB = folder.open() if folder else open_remote(uri) if uri else open_memory()
+        where = str(folder.file) if folder else without_password(uri) if uri else "in memory"
+        self._manager = transaction.TransactionManager(explicit=True)
         try:
-            self._manager = transaction.TransactionManager(explicit=True)
+            if uri:
+                self._lease = Lease(db, where, self._lease_seconds)
             connection = db.open(self._manager)
-            where = str(folder.file) if folder else (uri or "in memory").partition(":")[0]
             self._manager.begin()
             root = connection.root()
             if prepare_root(root, used=folder is not None and folder.used, where=where):
@@ -78,15 +88,14 @@ class ZodbJournal:
             raise
         except Exception as exc:
             self._abandon(db)
-            raise _translated(exc, "cannot be prepared") from exc
+            raise translated(exc, "cannot be prepared") from exc
         self._db, self._connection, self._root = db, connection, root
         self._readers = Readers(db)
 
     def _abandon(self, db: ZODB.DB) -> None:
-        try:
-            self._manager.abort()
-        except Exception:
-            logger.debug("nothing to abort", exc_info=True)
+        abort(self._manager)
+        if self._lease is not None:
+            self._lease.release()
         db.storage.close()  # not db.close(): it wants every transaction begun
 
     # --- the writer
@@ -94,10 +103,12 @@ class ZodbJournal:
         manager, connection = self._manager, self._connection
         manager.begin()
         try:
-            return recover(self._root, connection)
+            return recover(self._root, connection, remote=self._lease is not None)
         except OqError:
             raise
         except Exception as exc:
+            if self._lease is not None:
+                raise translated(exc, "cannot be read") from exc
             raise StorageDamaged(
                 f"the store cannot be read ({type(exc).__name__}: {exc}); copy it, then restore a backup"
             ) from exc
@@ -116,24 +127,33 @@ class ZodbJournal:
         manager = self._manager
         try:
             manager.begin()
-            try:
-                tasks = self._root["tasks"]
-                for step in steps:
-                    for write in step.writes:
-                        _put(tasks, write)
-                    for key in step.deletes:
-                        tasks.pop(key, None)
-                    if step.paused is not None:
-                        self._root["paused"] = step.paused
-                manager.commit()
-            except BaseException:
-                manager.abort()
+            if self._lease is not None:
+                self._lease.guard(self._connection)
+            self._put(steps)
+            manager.commit()
+        except BaseException as exc:
+            abort(manager)
+            # Whether a commit that was cut off took place is not known: look again at what is stored.
+            self._connection.cacheMinimize()
+            if not isinstance(exc, Exception):
                 raise
-        except Exception as exc:
             self._note_broken()
-            raise _translated(exc, "cannot be written") from exc
+            raise translated(exc, "cannot be written") from exc
         if writes > _SPILL:
             self._connection.cacheMinimize()
+
+    def _put(self, steps: Sequence[Step]) -> None:
+        """Bring *steps* into the transaction. They may be there already: a commit whose answer was lost is tried again."""
+        tasks = self._root["tasks"]
+        gone = {key for step in steps for key in step.deletes}
+        for step in steps:
+            for write in step.writes:
+                if write.key not in gone:
+                    _put(tasks, write)
+            if step.paused is not None:
+                self._root["paused"] = step.paused
+        for key in gone:
+            tasks.pop(key, None)
 
     def _note_broken(self) -> None:
         """FileStorage closes itself when the last fsync fails; then the file must be opened anew."""
@@ -153,7 +173,7 @@ class ZodbJournal:
             Path(str(self._folder.file) + ".index").unlink(missing_ok=True)
             self._open()
         except OSError as exc:
-            raise _translated(exc, "cannot be opened again") from exc
+            raise translated(exc, "cannot be opened again") from exc
         self._broken_at = None
 
     def pack(self) -> None:
@@ -161,14 +181,23 @@ class ZodbJournal:
             self._db.pack()
             if self._folder is not None:
                 self._folder.after_pack()
+            if self._lease is not None:
+                self._lease.measure()
         except Exception as exc:
-            raise _translated(exc, "cannot be packed") from exc
+            raise translated(exc, "cannot be packed") from exc
 
     def size(self) -> int:
+        if self._lease is not None:
+            return self._lease.size
         try:
             return self._folder.size() if self._folder else int(self._db.getSize() or -1)
         except (OSError, NotImplementedError):
             return -1
+
+    def wait_lost(self) -> None:
+        """Block until the store is closed; `StorageLocked` when somebody else has taken it."""
+        if self._lease is not None:
+            self._lease.wait_lost()
 
     def close(self) -> None:
         """Close the store and give the folder free; harmless when done twice."""
@@ -177,6 +206,8 @@ class ZodbJournal:
         self._closed = True
         try:
             self._readers.close()
+            if self._lease is not None:
+                self._lease.release()
             if self._broken_at is None:
                 self._connection.close()
                 self._db.close()
@@ -209,13 +240,3 @@ def _put(tasks: Any, write: Write) -> None:
             record.result = None  # it runs again: the old result is no longer its
     if write.result is not None:
         record.result = ResultRecord(write.result)
-
-
-def _translated(exc: Exception, what: str) -> StorageError:
-    if isinstance(exc, StorageError):
-        return exc
-    if isinstance(exc, OSError) and exc.errno in FULL:
-        return StorageFull(
-            f"the store {what}: {exc.strerror}; free some space on its disk, nothing acknowledged is lost"
-        )
-    return StorageError(f"the store {what} ({type(exc).__name__}: {exc}); nothing acknowledged is lost")

@@ -6,7 +6,7 @@ one after the other in one transaction when a store is opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from BTrees.LOBTree import LOBTree
@@ -17,27 +17,34 @@ SCHEMA = 1
 MIGRATIONS: dict[int, Callable[[MutableMapping[str, Any]], None]] = {}  # from this number to the next
 
 
-def prepare_root(root: MutableMapping[str, Any], *, used: bool, where: str) -> bool:
-    """Bring *root* to `SCHEMA`; return whether something changed.
+def check_root(root: Mapping[str, Any], *, used: bool, where: str) -> None:
+    """Refuse a store that is not ours, is lost, or is from a newer oq. Changes nothing.
 
     *used* says that the store was in use before: then an empty root is a loss, not a new store.
     """
     schema = root.get("schema")
     if schema is None:
-        if used or len(root):
+        if used or set(root) - {"lease"}:  # a remote store is leased before it is filled
             raise StorageDamaged(
                 f"the store {where} was in use before but holds no tasks table now; "
                 "it was replaced or damaged: put a backup in its place (oq never starts empty by itself)"
             )
+    elif schema > SCHEMA:
+        raise StorageError(
+            f"the store {where} has schema {schema}, written by a newer oq; this one knows up to {SCHEMA}: "
+            "upgrade oq, or use another store"
+        )
+
+
+def prepare_root(root: MutableMapping[str, Any], *, used: bool, where: str) -> bool:
+    """Bring *root*, once it is checked, to `SCHEMA`; return whether something changed."""
+    check_root(root, used=used, where=where)
+    schema = root.get("schema")
+    if schema is None:
         root["schema"] = SCHEMA
         root["tasks"] = LOBTree()
         root["paused"] = False
         return True
-    if schema > SCHEMA:
-        raise StorageError(
-            f"the store {where} has schema {schema}, written by a newer oq; this one knows up to {SCHEMA}: "
-            "upgrade oq, or use another data folder"
-        )
     changed = False
     while schema < SCHEMA:
         MIGRATIONS[schema](root)

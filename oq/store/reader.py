@@ -13,6 +13,7 @@ from ZODB.POSException import POSKeyError, ReadConflictError
 
 from oq.core.model import Task, TaskSpec
 from oq.errors import StorageError
+from oq.store.faults import abort, describe
 from oq.store.records import spec_of, task_of
 
 T = TypeVar("T")
@@ -113,9 +114,11 @@ class Readers:
                     return self._read_once(function)
                 except (POSKeyError, ReadConflictError) as exc:
                     if last:
-                        raise StorageError(f"the store cannot be read ({type(exc).__name__}: {exc})") from exc
+                        raise StorageError(f"the store cannot be read ({describe(exc)})") from exc
                 except OSError as exc:
                     raise StorageError(f"the store cannot be read: {exc.strerror or exc}") from exc
+                except Exception as exc:  # each kind of store has its own for a server that is away
+                    raise StorageError(f"the store cannot be read ({describe(exc)})") from exc
         raise AssertionError("unreachable")
 
     def _read_once(self, function: Callable[[Any], T]) -> T:
@@ -126,12 +129,10 @@ class Readers:
             connection = self._db.open(manager)
         try:
             manager.begin()
-            try:
-                return function(connection.root()["tasks"])
-            finally:
-                manager.abort()
-                connection.cacheGC()
+            return function(connection.root()["tasks"])
         finally:
+            abort(manager)
+            connection.cacheGC()
             self._idle.append((connection, manager))
 
     def close(self) -> None:

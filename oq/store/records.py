@@ -121,6 +121,46 @@ class TaskRecord(Persistent):  # type: ignore[misc]
         self.head, self.state, self.body, self.result = state
 
 
+class BeatRecord(Persistent):  # type: ignore[misc]
+    """The counter that the owner of a remote store moves. Apart from `LeaseRecord`, so that it disturbs no commit."""
+
+    count = 0
+
+    def __getstate__(self) -> tuple[int]:
+        return (self.count,)
+
+    def __setstate__(self, state: tuple[int]) -> None:
+        (self.count,) = state
+
+
+class LeaseRecord(Persistent):  # type: ignore[misc]
+    """Who owns a remote store (`oq.store.lease`); `token` is empty when nobody does."""
+
+    def __init__(self) -> None:
+        self.beat = BeatRecord()
+        self.clear()
+
+    def take(self, token: str, host: str, process: int, machine: str, started: str) -> None:
+        """Make it that process's: *machine* and *started* tell it from others with the same number."""
+        self.token, self.host, self.process, self.machine, self.started = (
+            token,
+            host,
+            process,
+            machine,
+            started,
+        )
+
+    def clear(self) -> None:
+        """Make it nobody's."""
+        self.take("", "", 0, "", "")
+
+    def __getstate__(self) -> tuple[str, str, int, str, str, BeatRecord]:
+        return self.token, self.host, self.process, self.machine, self.started, self.beat
+
+    def __setstate__(self, state: tuple[str, str, int, str, str, BeatRecord]) -> None:
+        self.token, self.host, self.process, self.machine, self.started, self.beat = state
+
+
 def new_record(spec: TaskSpec, state: TaskState) -> TaskRecord:
     """Return the record of a task that is new."""
     loaded = affinity(spec)

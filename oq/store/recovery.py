@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from ZODB._compat import PersistentUnpickler
@@ -12,18 +13,20 @@ from oq.core.model import FinishedHead, Recovered, TaskState
 from oq.store.records import Head, decode_head, entry_from, unpack_state
 
 CACHE_BATCH = 2000  # tasks after which what was read is dropped again: memory stays flat
+FETCH_BATCH = 1000  # records asked for together where each question is a round trip
 KNOWN_MAX = 10_000  # distinct heads and states remembered, to share equal ones
 
 
-def recover(root: Mapping[str, Any], connection: Any) -> Recovered:
-    """Return what the store holds. Equal heads and states are decoded once and shared: they never change."""
+def recover(root: Mapping[str, Any], connection: Any, *, remote: bool = False) -> Recovered:
+    """Return what the store holds; *remote* says that it is at the end of a network. Equal heads and states are decoded once and shared: they never change."""
     heads: dict[bytes, Head] = {}
     states: dict[bytes, TaskState] = {}
     found = Recovered([], [], paused=bool(root["paused"]))
     unfinished, finished = found.unfinished, found.heads
     key = 0
     load = _loader(connection)
-    for number, (key, record) in enumerate(root["tasks"].items(), 1):
+    items = root["tasks"].items()
+    for number, (key, record) in enumerate(_fetched(items, connection) if remote else items, 1):
         packed_head, packed_state = load(record)
         head = heads.get(packed_head)
         if head is None:
@@ -50,6 +53,14 @@ def recover(root: Mapping[str, Any], connection: Any) -> Recovered:
     found.finished = [(head.key, head.finished_at, head.revision) for head in finished]
     found.last_key = key
     return found
+
+
+def _fetched(items: Iterable[tuple[int, Any]], connection: Any) -> Iterator[tuple[int, Any]]:
+    """Return *items*, with their records on the way to the storage's own cache."""
+    rest = iter(items)
+    while batch := list(islice(rest, FETCH_BATCH)):
+        connection.prefetch([record._p_oid for _, record in batch])
+        yield from batch
 
 
 def _loader(connection: Any) -> Callable[[Any], tuple[bytes, bytes]]:

@@ -1,4 +1,4 @@
-"""Opens a store: a file in a data folder, a zodburi, or memory for tests. Refuses what looks damaged.
+"""Opens a store: a file in a data folder, or memory for tests. Refuses what looks damaged.
 
 A missing or damaged file is never silently replaced by an empty one (ZODB would do that). The marker
 ``oq.json``, written once the first file is safe on disk, says that a folder has been used.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ MARKER_NAME = "oq.json"
 # asked often, and what is left (tree nodes, the records of running tasks) is small and in the page cache.
 CACHE_OBJECTS = 400
 CACHE_BYTES = 8 * 1024 * 1024
-CONNECTIONS = 6  # the writer's, four readers', one to spare
+CONNECTIONS = 7  # the writer's, four readers', the lease's, one to spare
 MAGIC = b"FS30"
 
 logger = logging.getLogger(__name__)
@@ -206,28 +205,4 @@ def open_memory() -> ZODB.DB:
     return make_db(MappingStorage())
 
 
-def open_uri(uri: str) -> ZODB.DB:
-    """Return the store behind a zodburi, such as ``zeo://host:port`` or ``postgresql://…`` (RelStorage)."""
-    import zodburi
-
-    try:
-        factory: Callable[[], Any]
-        factory, _ = zodburi.resolve_uri(uri)
-    except KeyError as exc:
-        raise StorageError(
-            f"nothing installed opens the storage {uri.partition(':')[0]}:; "
-            "zeo needs the package ZEO, postgresql needs RelStorage[postgresql]"
-        ) from exc
-    except Exception as exc:
-        raise StorageError(
-            f"cannot use the storage {uri.partition(':')[0]}: ({exc}); see queue.storage"
-        ) from exc
-    try:
-        return make_db(factory())
-    except Exception as exc:
-        raise StorageError(
-            f"cannot open the storage {uri.partition(':')[0]}: ({type(exc).__name__}: {exc})"
-        ) from exc
-
-
-__all__ = ["DataFolder", "FileStorageError", "fsync_path", "make_db", "open_memory", "open_uri"]
+__all__ = ["DataFolder", "FileStorageError", "fsync_path", "make_db", "open_memory"]

@@ -150,7 +150,7 @@ def test_a_folder_that_cannot_be_made_is_refused_with_a_reason(tmp_path: Path) -
 
 
 def test_a_storage_nobody_knows_is_refused_with_a_reason() -> None:
-    with pytest.raises(StorageError, match="nothing installed opens"):
+    with pytest.raises(StorageError, match="takes zeo://host:port"):
         open_journal(storage_uri="nosuch://host/db")
 
 

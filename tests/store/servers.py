@@ -1,0 +1,132 @@
+"""Real database servers for tests: a PostgreSQL cluster and a ZEO server, each in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg2
+from fake_ollama import unused_port
+
+READY_SECONDS = 60
+PASSWORD = "p@ss 'w/rd"  # what has to be escaped in a URI, in a connection string, or in both
+
+
+def postgresql_programs() -> Path:
+    """Return the folder of the newest server's programs."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    path = found[-1] if found else Path(shutil.which("initdb") or "initdb")
+    return path.resolve().parent
+
+
+class PostgresServer:
+    """A cluster of its own, that waits for the disk as in production. `new_uri` makes a database in it."""
+
+    def __init__(self) -> None:
+        self._programs = postgresql_programs()
+        self.folder = Path(tempfile.mkdtemp(prefix="oq-pg-"))  # not pytest's: another user must get there
+        self._port = unused_port()
+        self._databases = 0
+        self._as: dict[str, Any] = {}
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            names = {entry.pw_name for entry in pwd.getpwall()}
+            user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
+            os.chown(self.folder, user.pw_uid, user.pw_gid)
+            self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": ()}
+        password = self.folder / "password"
+        password.write_text(PASSWORD)
+        password.chmod(0o644)
+        self._run(
+            "initdb", "-U", "oq", "-A", "scram-sha-256", "--pwfile", str(password), "-E", "UTF8", "--no-sync"
+        )
+        self.start()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command: Sequence[str] = [str(self._programs / program), "-D", str(self.folder / "db"), *arguments]
+        with (self.folder / "log").open("ab") as log:
+            done = subprocess.run(command, cwd=self.folder, stdout=log, stderr=log, check=False, **self._as)
+        assert done.returncode == 0, (self.folder / "log").read_text()
+
+    def start(self, *settings: str) -> None:
+        given = "".join(f" -c {setting}" for setting in ("listen_addresses=127.0.0.1", *settings))
+        options = f"-p {self._port} -k {self.folder}{given}"
+        self._run("pg_ctl", "-w", "-t", str(READY_SECONDS), "-o", options, "start")
+
+    def stop(self) -> None:
+        """Stop at once, as in a crash."""
+        self._run("pg_ctl", "-w", "-m", "immediate", "stop")
+
+    def uri(self, database: str) -> str:
+        return f"postgresql://oq:{quote(PASSWORD, safe='')}@127.0.0.1:{self._port}/{database}"
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        connection = psycopg2.connect(self.uri(database))
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+        finally:
+            connection.close()
+
+    def new_uri(self) -> str:
+        self._databases += 1
+        name = f"test{self._databases}"
+        self.execute(f"CREATE DATABASE {name}")
+        return self.uri(name)
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+
+class ZeoServer:
+    """A ZEO server on a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = unused_port()
+        self.uri = f"zeo://127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "ZEO.runzeo",
+            "-a",
+            f"127.0.0.1:{self._port}",
+            "-f",
+            str(self._folder / "Data.fs"),
+        ]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
+        # The port is bound before the storage is served; a client's own wait covers the rest.
+        for _ in range(READY_SECONDS * 20):
+            if self._process.poll() is not None:
+                break
+            try:
+                socket.create_connection(("127.0.0.1", self._port), 1).close()
+                return
+            except OSError:
+                try:
+                    self._process.wait(0.05)
+                except subprocess.TimeoutExpired:
+                    pass
+        raise AssertionError((self._folder / "log").read_text())
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def close(self) -> None:
+        self.stop()
