@@ -58,13 +58,14 @@ class Lease:
         self._stop = threading.Event()
         self._lost: StorageLocked | None = None
         self.size = -1  # bytes, as last measured: asking is a round trip
+        _held.add(self._token)  # before the record says so: others of this process look there
         try:
             self._take()
-            self.measure()
         except BaseException:
+            _held.discard(self._token)
             self._connection.close()
             raise
-        _held.add(self._token)
+        self.measure()
         self._thread = threading.Thread(target=self._beat_on, name="oq lease", daemon=True)
         self._thread.start()
 
@@ -152,8 +153,9 @@ class Lease:
 
     def release(self) -> None:
         """Give the store free; harmless when done twice, or when it was lost."""
-        if self._stop.is_set() and not self._thread.is_alive():
+        if self._token not in _held:
             return
+        _held.discard(self._token)
         self._stop.set()
         self._thread.join()
         try:
@@ -167,7 +169,6 @@ class Lease:
                 describe(exc),
             )
         finally:
-            _held.discard(self._token)
             self._connection.close()
 
     def _clear(self, root: Any) -> bool:

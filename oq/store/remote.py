@@ -126,7 +126,7 @@ def _parameters(uri: str) -> dict[str, str]:
 
     name = without_password(uri)
     try:
-        parameters = POSTGRESQL_DEFAULTS | parse_dsn(uri)
+        parameters: dict[str, str] = POSTGRESQL_DEFAULTS | parse_dsn(uri)
     except psycopg2.ProgrammingError as exc:
         # libpq quotes what it does not understand, which may be a part of the password.
         hint = (

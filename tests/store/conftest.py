@@ -9,7 +9,36 @@ from oq.core.messages import Step, Write
 from oq.core.model import Status, TaskSpec, TaskState
 from oq.store import ZodbJournal, open_journal
 
+from .servers import PostgresServer, Server, ZeoServer
+
 FIRST = 1 << 60
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def zeo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZeoServer]:
+    server = ZeoServer(tmp_path_factory.mktemp("zeo"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["zeo", "postgresql"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """A real server of each kind, running."""
+    found: Server = request.getfixturevalue("zeo" if request.param == "zeo" else "postgres")
+    return found
+
+
+@pytest.fixture
+def uri(server: Server) -> str:
+    """The URI of an empty store there."""
+    return server.new_uri()
 
 
 @pytest.fixture

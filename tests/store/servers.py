@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +20,7 @@ import psycopg2
 from fake_ollama import unused_port
 
 READY_SECONDS = 60
+STORAGES = 60  # of the ZEO server, one a test
 PASSWORD = "p@ss 'w/rd"  # what has to be escaped in a URI, in a connection string, or in both
 
 
@@ -34,8 +36,11 @@ class PostgresServer:
 
     def __init__(self) -> None:
         self._programs = postgresql_programs()
-        self.folder = Path(tempfile.mkdtemp(prefix="oq-pg-"))  # not pytest's: another user must get there
-        self._port = unused_port()
+        # Not pytest's folder: another user must get there. In memory where that is possible: after each crash the
+        # server syncs all its files, which takes a busy disk a minute; a killed process loses neither.
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self.folder = Path(tempfile.mkdtemp(prefix="oq-pg-", dir=memory))
+        self.port = unused_port()
         self._databases = 0
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
@@ -58,8 +63,9 @@ class PostgresServer:
         assert done.returncode == 0, (self.folder / "log").read_text()
 
     def start(self, *settings: str) -> None:
+        """Start it; *settings* are lines of postgresql.conf without blanks."""
         given = "".join(f" -c {setting}" for setting in ("listen_addresses=127.0.0.1", *settings))
-        options = f"-p {self._port} -k {self.folder}{given}"
+        options = f"-p {self.port} -k {self.folder}{given}"
         self._run("pg_ctl", "-w", "-t", str(READY_SECONDS), "-o", options, "start")
 
     def stop(self) -> None:
@@ -67,16 +73,15 @@ class PostgresServer:
         self._run("pg_ctl", "-w", "-m", "immediate", "stop")
 
     def uri(self, database: str) -> str:
-        return f"postgresql://oq:{quote(PASSWORD, safe='')}@127.0.0.1:{self._port}/{database}"
+        return f"postgresql://oq:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}"
 
-    def execute(self, statement: str, database: str = "postgres") -> None:
-        connection = psycopg2.connect(self.uri(database))
-        try:
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Run one statement; return its rows."""
+        with closing(psycopg2.connect(self.uri(database))) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(statement)
-        finally:
-            connection.close()
+                return cursor.fetchall() if cursor.description else []
 
     def new_uri(self) -> str:
         self._databases += 1
@@ -90,43 +95,43 @@ class PostgresServer:
 
 
 class ZeoServer:
-    """A ZEO server on a file."""
+    """A ZEO server with files of its own, one for each `new_uri`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._port = unused_port()
-        self.uri = f"zeo://127.0.0.1:{self._port}"
+        self._used = 0
+        storages = "".join(f"<filestorage s{n}>\n path s{n}.fs\n</filestorage>\n" for n in range(STORAGES))
+        (folder / "zeo.conf").write_text(f"<zeo>\n address 127.0.0.1:{self._port}\n</zeo>\n{storages}")
         self.start()
 
     def start(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "ZEO.runzeo",
-            "-a",
-            f"127.0.0.1:{self._port}",
-            "-f",
-            str(self._folder / "Data.fs"),
-        ]
+        command = [sys.executable, "-m", "ZEO.runzeo", "-C", "zeo.conf"]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
-        # The port is bound before the storage is served; a client's own wait covers the rest.
-        for _ in range(READY_SECONDS * 20):
-            if self._process.poll() is not None:
-                break
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
             try:
                 socket.create_connection(("127.0.0.1", self._port), 1).close()
                 return
             except OSError:
-                try:
+                with suppress(subprocess.TimeoutExpired):
                     self._process.wait(0.05)
-                except subprocess.TimeoutExpired:
-                    pass
+                    break
         raise AssertionError((self._folder / "log").read_text())
 
     def stop(self) -> None:
-        self._process.send_signal(signal.SIGKILL)
+        """Stop at once, as in a crash."""
+        self._process.kill()
         self._process.wait()
+
+    def new_uri(self) -> str:
+        assert self._used < STORAGES, "raise STORAGES"
+        self._used += 1
+        return f"zeo://127.0.0.1:{self._port}?storage=s{self._used - 1}"
 
     def close(self) -> None:
         self.stop()
+
+
+Server = PostgresServer | ZeoServer

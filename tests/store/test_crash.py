@@ -19,7 +19,8 @@ from oq.store import open_journal
 key = int(sys.argv[2])
 spec = TaskSpec("generate", "m", b'{"prompt": "x"}')
 with_pack = "pack" in sys.argv
-journal = open_journal(sys.argv[1])
+place = sys.argv[1]
+journal = open_journal(storage_uri=place) if "://" in place else open_journal(place)
 if with_pack:
     import threading
     threading.Thread(target=lambda: [journal.pack() for _ in range(1000)], daemon=True).start()
@@ -31,10 +32,10 @@ while True:
 """
 
 
-def run_and_kill(folder: Path, first: int, lines: int, *extra: str) -> int:
+def run_and_kill(place: Path | str, first: int, lines: int, *extra: str) -> int:
     """Let a child commit, kill it after *lines* answers; return the key after the last acknowledged."""
     with subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(folder), str(first), *extra], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", CHILD, str(place), str(first), *extra], stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None
         key = first
