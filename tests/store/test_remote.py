@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -213,6 +213,26 @@ def test_an_owner_elsewhere_that_fell_silent_is_replaced_and_can_write_no_more(
     owner.commit([submit(1, FIRST + 3)])
     assert keys_left(owner) == [FIRST, FIRST + 1, FIRST + 3]
     owner.close()
+
+
+def test_an_owner_replaced_in_the_middle_of_a_commit_writes_nothing(
+    uri: str, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loser = open_journal(storage_uri=uri)
+    winners: list[ZodbJournal] = []
+    put = loser._put
+
+    def put_and_lose(steps: Sequence[Step]) -> None:
+        put(steps)
+        monkeypatch.setattr("oq.store.lease._lives", lambda _: False)
+        winners.append(open_journal(storage_uri=uri))
+
+    monkeypatch.setattr(loser, "_put", put_and_lose)
+    with pytest.raises(StorageError, match="Conflict"):
+        loser.commit([submit()])
+    assert keys_left(winners[0]) == []
+    loser.close()
+    winners[0].close()
 
 
 @pytest.mark.slow
