@@ -135,10 +135,10 @@ class ZodbJournal:
             abort(manager)
             # Whether a commit that was cut off took place is not known: look again at what is stored.
             self._connection.cacheMinimize()
-            if not isinstance(exc, Exception):
-                raise
             self._note_broken()
-            raise translated(exc, "cannot be written") from exc
+            if isinstance(exc, Exception):
+                raise translated(exc, "cannot be written") from exc
+            raise
         if writes > _SPILL:
             self._connection.cacheMinimize()
 

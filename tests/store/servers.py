@@ -18,24 +18,20 @@ from urllib.parse import quote
 
 import psycopg2
 from fake_ollama import unused_port
+from needs import postgresql_programs
 
 READY_SECONDS = 60
 STORAGES = 60  # of the ZEO server, one a test
 PASSWORD = "p@ss 'w/rd"  # what has to be escaped in a URI, in a connection string, or in both
 
 
-def postgresql_programs() -> Path:
-    """Return the folder of the newest server's programs."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    path = found[-1] if found else Path(shutil.which("initdb") or "initdb")
-    return path.resolve().parent
-
-
 class PostgresServer:
     """A cluster of its own, that waits for the disk as in production. `new_uri` makes a database in it."""
 
     def __init__(self) -> None:
-        self._programs = postgresql_programs()
+        programs = postgresql_programs()
+        assert programs is not None, "install postgresql"
+        self._programs = programs
         # Not pytest's folder: another user must get there. In memory where that is possible: after each crash the
         # server syncs all its files, which takes a busy disk a minute; a killed process loses neither.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
