@@ -1,7 +1,7 @@
 """Answer every prompt of a file through an oq server, and pick up where it stopped.
 
     oq serve &
-    pip install ollama-queue
+    pip install .                       # in a clone of oq
     printf 'Name a fruit.\\nName a colour.\\n' > prompts.txt
     python examples/batch.py prompts.txt answers.jsonl --model llama3.2
 

@@ -1,6 +1,6 @@
 """A web app with the queue inside: no oq server, one process.
 
-    pip install ollama-queue
+    pip install .                       # in a clone of oq
     python examples/embedded_quart.py --model llama3.2 --ollama-host http://localhost:11434
 
     curl -N localhost:8000/ask -d 'question=Why is the sky blue?'
@@ -24,17 +24,13 @@ from quart_trio import QuartTrio
 
 import oq
 
-BOUND = {
-    "num_predict": 200
-}  # tokens at most: people read this, and a small model does not always find an end
+BOUND = {"num_predict": 200}  # tokens at most: a small model does not always find an end
 
 
 def make_app(model: str, **settings: Any) -> QuartTrio:
     """Return the app; *settings* are those of `oq.open_queue`."""
     app = QuartTrio(__name__)
-    app.config["RESPONSE_TIMEOUT"] = (
-        None  # else Quart cuts an answer after a minute, and a task may wait longer
-    )
+    app.config["RESPONSE_TIMEOUT"] = None  # Quart would cut an answer after a minute; a task may wait longer
     queues: list[oq.Queue] = []
 
     # The queue's actors run as long as the app does. At its end what runs is interrupted and stays in the store.

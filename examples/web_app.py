@@ -1,7 +1,7 @@
 """A web app that leaves its models to an oq server, on this machine or another.
 
     oq serve &
-    pip install ollama-queue
+    pip install .                       # in a clone of oq
     python examples/web_app.py --model llama3.2 --server http://localhost:7125
 
 Open http://localhost:8001 for a form, or ask by hand:
@@ -25,9 +25,7 @@ from quart import Quart, Response, request
 
 import oq
 
-BOUND = {
-    "num_predict": 200
-}  # tokens at most: people read this, and a small model does not always find an end
+BOUND = {"num_predict": 200}  # tokens at most: a small model does not always find an end
 
 PAGE = """<!doctype html><title>Ask</title>
 <form><input name=question size=60 autofocus aria-label=Question> <button>Ask</button></form><p id=answer></p>
@@ -50,9 +48,7 @@ STATUS = {"invalid_task": 422, "not_found": 404, "queue_full": 429, "server_unre
 def make_app(model: str, server: str | None = None, token: str | None = None) -> Quart:
     """Return the app; without *server* the address and the token are those of OQ_URL and OQ_TOKEN."""
     app = Quart(__name__)
-    app.config["RESPONSE_TIMEOUT"] = (
-        None  # else Quart cuts an answer after a minute, and a task may wait longer
-    )
+    app.config["RESPONSE_TIMEOUT"] = None  # Quart would cut an answer after a minute; a task may wait longer
     clients: list[oq.AsyncClient] = []
 
     # One client for all requests: it keeps connections open.
