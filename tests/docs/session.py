@@ -1,7 +1,8 @@
 """Runs a page's code blocks in order, as a reader would: one shell, one folder, one `oq serve` in the background.
 
-What differs from a reader's machine is said here, once: `oq` is this tree's, the server has a free port in place of
-7125, and after ``oq serve … &`` the shell waits until the server answers, because a loaded machine is slow.
+What differs from a reader's machine is said here, once: `oq` is this tree's; the addresses of oq and of Ollama are those
+of a free port and of the real model server; after ``oq serve … &`` the shell waits until the server answers, because a
+loaded machine is slow.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import select
 import shlex
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from tests.cli.live import environment
@@ -27,6 +27,7 @@ class Reader:
 
     def __init__(self, folder: Path, model_server: str, port: int) -> None:
         self._folder, self._port, self._count = folder, port, 0
+        self._addresses = {"localhost:7125": f"localhost:{port}", "http://localhost:11434": model_server}
         programs = folder / "bin"
         programs.mkdir()
         for name, arguments in (("oq", " -m oq"), ("python3", "")):
@@ -40,17 +41,20 @@ class Reader:
             OQ_SERVER__PORT=str(port),
             OQ_URL=f"http://localhost:{port}",
         )
-        self._output = tempfile.TemporaryFile("w+")
-        self._shell = subprocess.Popen(
-            ["bash", "--norc", "-eo", "pipefail"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output, text=True,
-            cwd=folder, env=self._env, start_new_session=True,
-        )  # fmt: skip
+        self._said = folder / "said.txt"
+        with self._said.open("wb") as said:
+            self._shell = subprocess.Popen(
+                ["bash", "--norc", "-eo", "pipefail"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True,
+                cwd=folder, env=self._env, start_new_session=True,
+            )  # fmt: skip
 
     def run(self, block: Block) -> str:
         """Run a bash or python block and return what it printed; AssertionError with all output if it fails."""
         self._count += 1
-        text = block.text.replace("localhost:7125", f"localhost:{self._port}")
+        text = block.text
+        for written, real in self._addresses.items():
+            text = text.replace(written, real)
         if block.language == "python":
             file = self._folder / f"block{self._count}.py"
             file.write_text(text, encoding="utf-8")
@@ -60,18 +64,19 @@ class Reader:
             text = _SERVE.sub(rf"\1\n{answers}", text)
         script, printed = self._folder / f"block{self._count}.sh", self._folder / f"block{self._count}.out"
         script.write_text(text + "\n", encoding="utf-8")
-        assert self._shell.stdin is not None and self._shell.stdout is not None
-        # Standard input is empty, as at a prompt; a program that waits for it shows as one that reads nothing.
+        assert self._shell.stdout is not None
         self._tell(f"source {script} </dev/null >{printed}; echo done")
         ready, _, _ = select.select([self._shell.stdout], [], [], BLOCK_SECONDS)
         ended = self._shell.stdout.readline() if ready else "not within the time"
         output = printed.read_text(encoding="utf-8") if printed.exists() else ""
-        assert ended == "done\n", f"{block.place} failed:\n{text}\n--- printed:\n{output}\n--- said:\n{self.said()}"
+        assert ended == "done\n", (
+            f"{block.place} failed:\n{text}\n--- printed:\n{output}\n--- said:\n{self.said()}"
+        )
         return output
 
     def said(self) -> str:
         """Return all that went to standard error so far."""
-        return os.pread(self._output.fileno(), 1 << 20, 0).decode("utf-8", "replace")
+        return self._said.read_text(encoding="utf-8", errors="replace")
 
     def _tell(self, line: str) -> None:
         assert self._shell.stdin is not None
@@ -85,7 +90,7 @@ class Reader:
                 self._tell("kill -KILL $(jobs -p) 2>/dev/null; exit 0")
             except BrokenPipeError:
                 pass
-        for end in (self._shell.stdin, self._shell.stdout, self._output):
+        for end in (self._shell.stdin, self._shell.stdout):
             if end is not None:
                 end.close()
         try:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_ollama import unused_port
 
 from oq.config import load_settings
 from tests import run
@@ -23,13 +21,6 @@ RUN_TESTS = "python3 tests/run.py\n"  # it would run itself
 
 RUN = {"bash", "python"}
 READ = {"json", "yaml", "ini", "text", "mermaid", "promql"}
-
-
-@pytest.fixture
-def reader(tmp_path: Path, model_server: str) -> Iterator[Reader]:
-    reader = Reader(tmp_path, model_server, unused_port())
-    yield reader
-    reader.close()
 
 
 def run_page(reader: Reader, page: Path) -> list[tuple[Block, str]]:
@@ -55,7 +46,9 @@ def check(block: Block) -> None:
         case "python":
             compile(block.text, block.place, "exec")
         case "bash":
-            said = subprocess.run(["bash", "-n"], input=block.text, text=True, capture_output=True, check=False)
+            said = subprocess.run(
+                ["bash", "-n"], input=block.text, text=True, capture_output=True, check=False
+            )
             assert said.returncode == 0, f"{block.place}: {said.stderr}"
         case "json":
             json.loads(block.text)
