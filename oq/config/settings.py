@@ -189,7 +189,7 @@ class ServerSettings:
     max_body_bytes: int = _setting(64 * 2**20, SIZE, "Largest request body; more is 413.", low=1024)
     max_batch: int = _setting(100_000, WHOLE, "Most tasks in one batch; more is 413.", low=1)
     max_subscribers: int = _setting(
-        1000, WHOLE, "Most event and WebSocket subscribers at a time; more are refused with 503.", low=1
+        1000, WHOLE, "Most event and WebSocket subscribers at a time; more are refused with 429.", low=1
     )
     send_timeout: float = _setting(
         10.0, DURATION, "A client that takes no byte for this long is disconnected.", low=0.1

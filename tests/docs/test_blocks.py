@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from click.testing import Result
 
 from oq.config import load_settings
 from tests import run
+from tests.cli.conftest import bare  # noqa: F401 - a fixture
 from tests.docs.pages import HOW_TO, PAGES, README, README_ZH, TUTORIAL, Block, blocks_of
 from tests.docs.session import Reader
 
@@ -20,7 +26,9 @@ TUTORIAL_INSTALL = "python3 -m venv .venv\n. .venv/bin/activate\npip install '.[
 RUN_TESTS = "python3 tests/run.py\n"  # it would run itself
 
 RUN = {"bash", "python"}
-READ = {"json", "yaml", "ini", "text", "mermaid", "promql"}
+CALL = re.compile(r"""(?:^|[|&(] ?|\w=\S+ |/bin/)oq ((?:"[^"]*"|'[^']*'|[^"'|;&<>()\n#])*)""", re.MULTILINE)
+NOT_OURS = re.compile(r"# [\w-]+\.yml\n")  # another program's file says its name in the first line
+READ = {"ini", "text", "mermaid"}
 
 
 def run_page(reader: Reader, page: Path) -> list[tuple[Block, str]]:
@@ -52,6 +60,8 @@ def check(block: Block) -> None:
             assert said.returncode == 0, f"{block.place}: {said.stderr}"
         case "json":
             json.loads(block.text)
+        case "yaml":
+            yaml.safe_load(block.text)
         case language:
             assert language in READ, f"{block.place}: no block may be {language!r}"
 
@@ -88,12 +98,26 @@ ALL = [block for page in PAGES for block in blocks_of(page) if page not in (READ
 
 @pytest.mark.parametrize("block", ALL, ids=lambda block: block.place)
 def test_a_block_is_what_it_says_it_is(block: Block, tmp_path: Path):
-    if block.language == "yaml":
+    if block.language == "yaml" and not NOT_OURS.match(block.text):
         file = tmp_path / "config.yaml"
         file.write_text(block.text, encoding="utf-8")
         assert load_settings(file, environ={}).settings
     else:
         check(block)
+
+
+def commands_of(block: Block) -> list[list[str]]:
+    """Return the arguments of each call of `oq` in a bash block."""
+    return [shlex.split(found) for found in CALL.findall(block.text.replace("\\\n", " "))]
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in ALL if block.language == "bash"], ids=lambda block: block.place
+)
+def test_every_command_and_flag_that_is_shown_exists(block: Block, bare: Callable[..., Result]):  # noqa: F811
+    for arguments in commands_of(block):
+        said = bare(*arguments, "--help")  # flags are parsed first, then the help is shown and nothing done
+        assert said.exit_code == 0, f"{block.place}: oq {shlex.join(arguments)}: {said.output}"
 
 
 def test_how_to_pages_have_blocks_to_copy():

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from oq.actors.workers import TIMEOUT_RETRIES
+from oq.backends import verdicts
 from oq.core.events import EventType
 from oq.web.errors import status_of
 from oq.web.openapi import openapi_dict
@@ -56,6 +58,25 @@ def test_every_error_code_stands_with_its_status() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (\d{3}) \|", page("errors"), re.MULTILINE))
     there = {error.code: str(status_of(error)) for error in (kind("x") for kind in all_errors())}
     assert rows == there
+
+
+def test_every_code_of_a_failed_task_stands_with_its_bound() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([^|]*) \|", page("errors").partition("## Codes of failed")[2], re.MULTILINE
+    )
+    there: dict[str, set[str]] = {
+        "internal_error": {"no"},
+        "cancelled": {"no"},
+        "timeout": {str(TIMEOUT_RETRIES)},
+    }
+    single = [verdict for verdict in vars(verdicts).values() if isinstance(verdict, verdicts.Verdict)]
+    for verdict in [*single, *verdicts.BY_STATUS.values(), *(verdict for _, verdict in verdicts.BY_TEXT)]:
+        bound = "as allowed" if verdict.retry_limit is None else str(verdict.retry_limit)
+        always = verdict is verdicts.UNREACHABLE
+        there.setdefault(verdict.code, set()).add(
+            "always" if always else bound if verdict.retryable else "no"
+        )
+    assert {code: set(bounds.split("; ")) for code, bounds in rows} == there
 
 
 def test_every_event_is_explained_and_no_other() -> None:
