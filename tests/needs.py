@@ -62,7 +62,13 @@ NEEDS: list[Need] = [
         ("libgomp1",),
         "the real model runs on it",
     ),
-    Need("bash", lambda: shutil.which("bash") is not None, ("bash",), "the completion script is tried in it"),
+    Need(
+        "bash",
+        lambda: shutil.which("bash") is not None,
+        ("bash",),
+        "README, tutorial and completion are tried in it",
+    ),
+    Need("curl", lambda: shutil.which("curl") is not None, ("curl",), "README's blocks call it"),
     Need(
         "the PostgreSQL server",
         lambda: postgresql_programs() is not None,

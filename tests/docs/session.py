@@ -1,8 +1,8 @@
 """Runs a page's code blocks in order, as a reader would: one shell, one folder, one `oq serve` in the background.
 
-What differs from a reader's machine is said here, once: `oq` is this tree's; the addresses of oq and of Ollama are those
-of a free port and of the real model server; after ``oq serve … &`` the shell waits until the server answers, because a
-loaded machine is slow.
+What differs from a reader's machine is said here, once: `oq` is this tree's; the demo's model is fetched only once; the
+addresses of oq and of Ollama are those of a free port and of the real model server; after ``oq serve … &`` the shell waits
+until the server answers, because a loaded machine is slow.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class Reader:
             program.chmod(0o755)
         self._env = environment(
             HOME=str(folder),
+            XDG_CACHE_HOME=os.environ.get("XDG_CACHE_HOME")
+            or str(Path.home() / ".cache"),  # the demo's model
             PATH=os.pathsep.join([str(programs), os.environ["PATH"]]),
             OLLAMA_HOST=model_server,
             OQ_SERVER__PORT=str(port),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from oq import engine
 from oq.actors import writer
 from oq.core.lifecycle import TRANSITIONS
@@ -35,7 +37,9 @@ def test_the_channels_have_the_sizes_that_are_written_there():
     assert f"(at most {writer.BATCH_STEPS})" in TEXT
 
 
-def test_every_file_that_is_named_is_there():
-    named = set(re.findall(r"`((?:oq|tests)/[\w/]+(?:\.py|/)?)`", TEXT))
+@pytest.mark.parametrize("page", ["docs/design.md", "CONTRIBUTING.md"])
+def test_every_file_that_is_named_is_there(page: str):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:oq|tests|docs|bench|examples|frontend)/[\w/]*(?:\.\w+)?)`", text))
     assert {name for name in named if not (ROOT / name).exists()} == set()
     assert "oq/core/lifecycle.py" in named

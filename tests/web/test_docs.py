@@ -49,6 +49,13 @@ def test_every_field_of_a_new_task_is_explained() -> None:
         assert f"`{name}`" in page("rest"), name
 
 
+@pytest.mark.parametrize("name", sorted(openapi_dict()["components"]["schemas"]))
+def test_every_field_of_an_answer_is_named(name: str) -> None:
+    text = page("rest") + page("events") + page("errors")
+    for field in openapi_dict()["components"]["schemas"][name].get("properties", {}):
+        assert re.search(rf"[`\"]{field}[`\"]", text), f"{name}.{field}"
+
+
 def test_every_field_of_the_status_is_explained() -> None:
     for name in openapi_dict()["components"]["schemas"]["Status"]["properties"]:
         assert f"`{name}`" in page("rest"), name
