@@ -316,6 +316,10 @@ class Subscription:
     def close(self) -> None:
         self._items.close()
 
-    def __iter__(self) -> Iterator[RemoteEvent]:
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> RemoteEvent:
         self.__enter__()
-        return self._items
+        event: RemoteEvent = next(self._items)
+        return event

@@ -50,6 +50,16 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT), "HOME": "/nonexistent", "NO_COLOR": "1"} | more
 
 
+def refused(*arguments: str, **env: str) -> str:
+    """Run a server that cannot start; return its one line on stderr."""
+    command = [sys.executable, "-m", "oq", "serve", *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment(**env), timeout=30)
+    assert found.returncode == 1, found.stderr
+    assert "Traceback" not in found.stderr
+    (line,) = found.stderr.splitlines()
+    return line
+
+
 class Served:
     """A running `oq serve`."""
 
@@ -65,7 +75,7 @@ class Served:
         )
         self.said: list[str] = []
         self._lines: Queue[str | None] = Queue()
-        self._reader = threading.Thread(target=self._read)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.url = ""
         found = self.wait_said(LISTENS)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from fake_ollama import FakeOllama, says
 
 from oq.builders import generate
 from oq.client import Client
-from tests.cli.live import Served, environment
+from tests.cli.live import Served, refused
 
 SLOW = says("x", first_after=600.0)
 
@@ -30,16 +28,6 @@ def quick_model_server(model_server: FakeOllama) -> Iterator[None]:
     model_server.default = says("Hello")
     yield
     model_server.default = says("Hello")
-
-
-def refused(*arguments: str, **env: str) -> str:
-    """Run a server that cannot start; return its one line on stderr."""
-    command = [sys.executable, "-m", "oq", "serve", *arguments]
-    found = subprocess.run(command, capture_output=True, text=True, env=environment(**env), timeout=30)
-    assert found.returncode == 1, found.stderr
-    assert "Traceback" not in found.stderr
-    (line,) = found.stderr.splitlines()
-    return line
 
 
 def test_the_start_tells_address_folder_and_model_server(data: Path, model_server: FakeOllama):
