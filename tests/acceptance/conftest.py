@@ -15,7 +15,7 @@ from tests.cli.live import Served, environment
 
 MODEL, EMBEDDER = "smollm2", "smollm2-embed"
 FEW = {
-    "num_predict": 12,
+    "num_predict": 8,
     "temperature": 0,
     "seed": 1,
 }  # the machine is slow: a dozen tokens are a second or so
@@ -61,7 +61,7 @@ def oq(served: Served, tmp_path: Path) -> Oq:
     """Run `oq` as a process against the server."""
 
     def run(
-        *arguments: str, input: str | None = None, timeout: float = 120
+        *arguments: str, input: str | None = None, timeout: float = 300
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "oq", *arguments],

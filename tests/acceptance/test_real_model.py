@@ -17,12 +17,13 @@ from trio_websocket import open_websocket_url
 
 import oq as library
 from oq.client import Client
+from oq.demo import start_model_server
 from tests.acceptance.conftest import EMBEDDER, ENDLESS, ENDLESS_OPTIONS, FEW, MODEL, Oq, Serve
 from tests.cli.live import Served, environment
 
 pytestmark = pytest.mark.slow
 ASK = "Say hello."
-PATIENCE = 120  # seconds for a dozen tokens, on a machine that does other things, too
+PATIENCE = 300  # seconds for a dozen tokens, on a machine that does other things, too
 
 
 def ask() -> library.TaskSpec:
@@ -49,11 +50,11 @@ def test_rest_answers_after_a_long_poll(served: Served):
     body = {"type": "generate", "model": MODEL, "payload": {"prompt": ASK}, "options": FEW}
     submitted = httpx.post(f"{served.url}/api/tasks", json=body)
     assert submitted.status_code == 201
-    answer = httpx.get(served.url + submitted.headers["Location"] + "/result?wait=120", timeout=PATIENCE)
+    answer = httpx.get(served.url + submitted.headers["Location"] + "/result?wait=300", timeout=PATIENCE)
     task = answer.json()
     assert (answer.status_code, task["status"]) == (200, "completed")
     assert task["result"]["done"] is True
-    assert task["result"]["eval_count"] <= 12
+    assert task["result"]["eval_count"] <= 8
     assert task["output"] == task["result"]["response"] != ""
 
 
@@ -156,7 +157,7 @@ READERS = [ndjson, events, websocket, by_client, by_command]
 
 def test_all_readers_of_a_running_task_read_the_same_text(served: Served, client: Client):
     client.pause()
-    handle = client.submit(library.generate(MODEL, ASK, options=FEW | {"num_predict": 24}))
+    handle = client.submit(library.generate(MODEL, ASK, options=FEW | {"num_predict": 16}))
     texts: dict[str, str] = {}
     threads = [
         threading.Thread(target=lambda read=read: texts.update({read.__name__: read(served.url, handle.id)}))
@@ -168,7 +169,7 @@ def test_all_readers_of_a_running_task_read_the_same_text(served: Served, client
     for thread in threads:
         thread.join(PATIENCE)
     whole = handle.wait(PATIENCE).output
-    assert len(whole) > 24
+    assert len(whole) > 8
     assert texts == {read.__name__: whole for read in READERS}
 
 
@@ -186,21 +187,23 @@ def test_submit_streams_to_the_terminal(oq: Oq, client: Client):
 
 
 # --- cancel
-def test_cancelling_a_running_task_frees_the_slot_of_the_model_server(
-    served: Served, client: Client, model_server: str
-):
-    handle = client.submit(
-        {"type": "generate", "model": MODEL, "payload": ENDLESS, "options": ENDLESS_OPTIONS}
-    )
-    next(handle.stream())  # it talks, and holds the only slot that the model has
-    assert client.cancel(handle.id).status == "cancelled"
-    probe = {"model": MODEL, "prompt": "Hi", "stream": False, "options": {"num_predict": 1}}
-    # Were the endless task still running there, this would wait for minutes.
-    answer = httpx.post(f"{model_server}/api/generate", json=probe, timeout=60)
-    assert answer.status_code == 200
-    task = client.wait(handle.id, 5)
-    assert (task.status, len(task.attempts)) == ("cancelled", 1)
-    assert task.attempts[0].outcome == "cancelled"
+def test_cancelling_a_running_task_frees_the_slot_of_the_model_server(serve: Serve):
+    model = start_model_server({"OLLAMA_NUM_PARALLEL": "1"})
+    try:
+        served = serve("--ollama-host", model.url)
+        with Client(served.url) as client:
+            handle = client.submit(
+                {"type": "generate", "model": MODEL, "payload": ENDLESS, "options": ENDLESS_OPTIONS}
+            )
+            next(handle.stream())  # it talks, and holds the only slot that the model has
+            assert client.cancel(handle.id).status == "cancelled"
+            probe = {"model": MODEL, "prompt": "Hi", "stream": False, "options": {"num_predict": 1}}
+            # Were the endless task still running there, this would wait for minutes.
+            assert httpx.post(f"{model.url}/api/generate", json=probe, timeout=60).status_code == 200
+            task = client.wait(handle.id, 5)
+            assert [attempt.outcome for attempt in task.attempts] == ["cancelled"]
+    finally:
+        model.stop()
 
 
 # --- kill -9 and stop
@@ -209,7 +212,7 @@ def test_after_a_kill_the_model_answers_every_acknowledged_task(model_server: st
     served = serve(*arguments)
     with Client(served.url) as client:
         before = client.submit(library.generate(MODEL, "Before", options=FEW)).wait(PATIENCE)
-        running = client.submit(library.generate(MODEL, ASK, options=FEW | {"num_predict": 64}))
+        running = client.submit(library.generate(MODEL, ASK, options=FEW | {"num_predict": 16}))
         waiting = [client.submit(library.embed(EMBEDDER, f"text {n}")) for n in range(5)]
         later = client.submit(library.generate(MODEL, "Later", options=FEW, delay="1h"))
         due = later.task().run_at
