@@ -130,6 +130,26 @@ class Stats(msgspec.Struct, frozen=True):
     subscribers: int = 0
 
 
+class _Answer:
+    """Where the one answer to a request goes.
+
+    A caller that was cancelled meanwhile (its client left, its deadline passed) never reads it. That is no failure
+    of the actor that answers; a closed channel would make it one, and so end the queue.
+    """
+
+    def __init__(self) -> None:
+        self._given = trio.Event()
+        self._value: Any = None
+
+    def send_nowait(self, value: Any, /) -> None:
+        self._value = value
+        self._given.set()
+
+    async def receive(self) -> Any:
+        await self._given.wait()
+        return self._value
+
+
 class Access:
     """See the module. *keys* are the integers behind task ids (`oq.core.ids`)."""
 
@@ -168,17 +188,15 @@ class Access:
 
     # --- commands: each returns when its effect is on disk --------------------------------------------------------
     async def _ask(self, make: Callable[[Reply], Request]) -> Any:
-        reply, answer = trio.open_memory_channel[Any](1)
-        with answer:
-            request = make(reply)
-            try:
-                self._requests.send_nowait(request)
-            except trio.WouldBlock:
-                await self._send_soon(request)
-            except (trio.ClosedResourceError, trio.BrokenResourceError):
-                raise QueueClosed("the queue has stopped; start it again") from None
-            with reply:
-                found = await answer.receive()
+        reply = _Answer()
+        request = make(reply)
+        try:
+            self._requests.send_nowait(request)
+        except trio.WouldBlock:
+            await self._send_soon(request)
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            raise QueueClosed("the queue has stopped; start it again") from None
+        found = await reply.receive()
         if isinstance(found, OqError):
             raise found
         return found

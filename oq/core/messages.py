@@ -15,7 +15,7 @@ from oq.core.model import Entry, Outcome, TaskSpec, TaskState, TaskType
 
 
 class Reply(Protocol):
-    """Where the one answer to a request goes: a memory channel of size 1."""
+    """Where the one answer to a request goes. Sending never fails, also when the caller was cancelled meanwhile."""
 
     def send_nowait(self, value: Any, /) -> None: ...
 
