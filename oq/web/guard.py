@@ -6,7 +6,7 @@ A thin ASGI wrapper, so that it costs microseconds and holds for every route, th
   Addresses, localhost and the configured names pass.
 - **Origin**: a browser says which page asks; a foreign page is refused.
 - **Token**: when one is set, everything but the page itself and /health needs it.
-- **Body**: counted as it arrives, so a chunked body cannot pass the limit.
+- **Body**: counted as it arrives, so a chunked body cannot pass the limit; and read to its end (`oq.web.unread`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ import socket
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-import trio
-
-from oq.errors import OqError, TooLarge
+from oq.errors import OqError
 from oq.web.errors import Forbidden, Unauthorized, answer_of
-from oq.web.submit import Asgi, Message, Receive, Scope, Send, send_answer
+from oq.web.submit import Answer, Asgi, Message, Receive, Scope, Send, send_answer
+from oq.web.unread import Body, closing, too_large
 
 if TYPE_CHECKING:
     from oq.config import Settings
@@ -32,9 +31,6 @@ OPEN_PATHS = frozenset({"/", "/health", "/favicon.ico"})  # no token needed: no 
 OPEN_PREFIX = "/static/"
 TOKEN_IN_QUERY = frozenset({"/ws", "/api/events"})  # a browser cannot set headers for these
 REMEMBERED = 1000  # Host values known to be good
-DISCARD_SECONDS = (
-    5.0  # a sender past the limit is read on for so long, so that it sees the answer and not a reset
-)
 REQUEST_ID_MAX = 128
 _LOCAL = frozenset({"localhost", socket.gethostname().lower()})
 
@@ -80,12 +76,17 @@ class Guard:
         if origin is not None and self._is_friend(origin):
             extra += [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
         started = False
+        body: Body | None = None
 
         async def named_send(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 message["headers"] = [*message["headers"], *extra]
+                if body is not None and not body.ended:
+                    await body.wait_ended()
+                    if not body.ended:
+                        message = closing(message)
+                started = True
             await send(message)
 
         preflight = scope.get("method") == "OPTIONS"
@@ -95,50 +96,39 @@ class Guard:
             if self._token is not None and not preflight:
                 self._check_token(scope, token)
             if length is not None and length.isdigit() and int(length) > self._limit:
-                raise self._too_large()
+                raise too_large(self._limit)
         except OqError as error:
             if kind == "websocket":
                 await _deny_websocket(scope, receive, send, error, extra)
                 return
-            if length is not None or isinstance(error, TooLarge):
-                await _discard(receive)
-            await send_answer(named_send, answer_of(error))
+            await self._answer(Body(receive, self._limit), scope, named_send, answer_of(error))
             return
         if kind == "websocket":
             await self._app(scope, receive, send)
             return
         if preflight and origin is not None:
-            await send_answer(named_send, (204, b"", _PREFLIGHT))
+            await self._answer(Body(receive, self._limit), scope, named_send, (204, b"", _PREFLIGHT))
             return
-
-        if (
-            length is not None and length.isdigit() and not chunked
-        ):  # Hypercorn sees to it that the body is not longer than it says
+        if length is not None and length.isdigit() and not chunked and _reads_all(scope):
+            # Hypercorn sees to it that the body is not longer than it says.
             await self._app(scope, receive, named_send)
             return
+        body = Body(receive, self._limit)
+        await self._app(scope, body.receive, named_send)
+        if body.cut and not started:
+            await self._answer(body, scope, named_send, answer_of(too_large(self._limit)))
+        elif not body.ended:
+            await body.finish(scope)
 
-        received = 0
-        cut = False
-
-        async def counted_receive() -> Message:
-            nonlocal received, cut
-            message = await receive()
-            if message["type"] == "http.request":
-                received += len(message.get("body", b""))
-                if received > self._limit:
-                    cut = True
-                    return {"type": "http.disconnect"}
-            return message
-
-        await self._app(scope, counted_receive, named_send)
-        if cut and not started:
-            await _discard(receive)
-            await send_answer(named_send, answer_of(self._too_large()))
-
-    def _too_large(self) -> TooLarge:
-        return TooLarge(
-            f"the body is larger than {self._limit} bytes (server.max_body_bytes); send it in parts"
-        )
+    async def _answer(self, body: Body, scope: Scope, send: Send, answer: Answer) -> None:
+        """Answer in the app's place, after the end of the body."""
+        await body.read_on()
+        if body.ended:
+            await send_answer(send, answer)
+            return
+        status, text, headers = answer
+        await send_answer(send, (status, text, {**headers, "Connection": "close"}))
+        await body.finish(scope)
 
     def _check_host(self, host: bytes | None) -> None:
         if host is None or host in self._good_hosts:
@@ -189,6 +179,11 @@ _PREFLIGHT = {
 }
 
 
+def _reads_all(scope: Scope) -> bool:
+    """Return whether it is the one route that reads its body to the end before it answers (`FastSubmit`)."""
+    return (scope["method"], scope["path"]) == ("POST", "/api/tasks")
+
+
 def _sane(request_id: bytes) -> bool:
     return 0 < len(request_id) <= REQUEST_ID_MAX and all(33 <= byte < 127 for byte in request_id)
 
@@ -206,14 +201,6 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-async def _discard(receive: Receive) -> None:
-    with trio.move_on_after(DISCARD_SECONDS):
-        while True:
-            message = await receive()
-            if message["type"] != "http.request" or not message.get("more_body"):
-                return
 
 
 async def _deny_websocket(

@@ -21,6 +21,7 @@ from hypercorn.typing import ConnectionState
 
 from oq.errors import ConfigError
 from oq.web.connection import Connection
+from oq.web.unread import CUT
 
 if TYPE_CHECKING:
     from oq.config import Settings
@@ -114,7 +115,9 @@ async def serve_app(
     async def handle(stream: trio.SocketStream) -> None:
         bounded = BoundedStream(stream, server.send_timeout, streams)
         try:
-            await Connection(wrapped, config, context, ConnectionState({}), cast(Any, bounded)).run()
+            with trio.CancelScope() as life:
+                state = ConnectionState({CUT: life.cancel})
+                await Connection(wrapped, config, context, state, cast(Any, bounded)).run()
         finally:
             streams.discard(bounded)
             stream.socket.close()  # Hypercorn's own close does not get that far when it is cancelled

@@ -110,6 +110,49 @@ async def test_a_port_in_use_is_a_sentence() -> None:
     assert caught.value.key == "server.port"
 
 
+# Routes and the guard may know the answer before they have read the body.
+EARLY = ["/api/nothing", "/api/tasks/batch?atomic=perhaps", "/api/queue/pause", "/health"]
+
+
+@pytest.mark.parametrize("path", EARLY)
+async def test_a_connection_goes_on_after_an_answer_that_needed_no_body(path: str) -> None:
+    async with running() as server, await server.connect() as stream:
+        for _ in range(3):
+            for piece in (request("POST", path, b"x" * 1_000_000), request("GET", "/health")):
+                await stream.send_all(piece)
+                assert (await answer_of(stream)).startswith(b"HTTP/1.1 ")
+
+
+async def test_a_request_refused_at_the_door_does_not_jam_its_connection() -> None:
+    async with running() as server, await server.connect() as stream:
+        foreign = request("POST", "/api/tasks", b"x" * 1_000_000).replace(b"127.0.0.1", b"evil.example")
+        await stream.send_all(foreign + request("GET", "/health"))
+        assert (await answer_of(stream)).startswith(b"HTTP/1.1 403")
+        assert (await answer_of(stream)).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("path", [*EARLY, "/api/tasks"])
+async def test_a_body_that_never_ends_is_answered_and_then_cut(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr("oq.web.unread.READ_ON_SECONDS", 0.1)
+    async with running(server__max_body_bytes=1024) as server, await server.connect() as stream:
+        await stream.send_all(
+            b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n" % path.encode()
+        )
+        for _ in range(3):
+            await stream.send_all(b"400\r\n" + b"x" * 1024 + b"\r\n")
+        answer = await answer_of(stream)
+        assert b"connection: close" in answer.lower()
+        with trio.fail_after(5):
+            try:
+                while await stream.receive_some():
+                    pass
+            except trio.BrokenResourceError:
+                pass
+
+
 async def test_a_body_too_large_is_answered_and_not_reset() -> None:
     async with running(server__max_body_bytes=1024) as server:
         answer = await server.ask(request("POST", "/api/tasks", b"x" * 300_000))
