@@ -95,9 +95,9 @@ def test_no_process_outlives_a_kill_of_the_parent_in_the_middle_of_an_answer(sta
         processes = [server, *children(server)]
         assert len(processes) == 2
         parent.kill()
+        wait_until(lambda: not any(map(is_alive, processes)), "all processes are gone")
         with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
             list(lines)
-    wait_until(lambda: not any(map(is_alive, processes)), "all processes are gone")
 
 
 def test_no_process_outlives_a_kill_of_the_parent_in_the_middle_of_a_load(start: Start):
@@ -112,8 +112,8 @@ def test_no_process_outlives_a_kill_of_the_parent_in_the_middle_of_a_load(start:
     wait_until(lambda: children(server), "it begins to load")
     processes = [server, *children(server)]
     parent.kill()
-    client.join(DEADLINE)
     wait_until(lambda: not any(map(is_alive, processes)), "all processes are gone")
+    client.join(DEADLINE)
 
 
 def test_no_engine_outlives_a_kill_of_the_server(start: Start):

