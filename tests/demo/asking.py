@@ -13,11 +13,12 @@ import httpx
 
 DEADLINE = 60.0  # seconds; generous: the machine may be busy
 SHORT = {"num_predict": 8, "temperature": 0, "seed": 1}
-# An answer that takes minutes: the grammar lets it end no sooner.
+# An answer that takes minutes, up to Ollama's limit of 10 contexts: the grammar lets it end no sooner.
+_MANY = {"type": "array", "items": {"type": "integer"}, "minItems": 1900}
 ENDLESS = {
     "prompt": "Write numbers.",
     "options": {"num_predict": -1, "temperature": 0, "seed": 1},
-    "format": {"type": "array", "items": {"type": "integer"}, "minItems": 1900},
+    "format": {"type": "array", "items": _MANY, "minItems": 1900},
 }
 
 

@@ -18,7 +18,17 @@ from oq.demo.loading import LoadedModels
 from oq.demo.models import models_of
 from oq.demo.refusals import ApiError, Gone
 from oq.demo.weights import find_weights
-from tests.demo.asking import DEADLINE, children, endless, generate, is_alive, loaded, post, wait_until
+from tests.demo.asking import (
+    DEADLINE,
+    ENDLESS,
+    children,
+    endless,
+    generate,
+    is_alive,
+    loaded,
+    post,
+    wait_until,
+)
 from tests.demo.conftest import Serve
 
 pytestmark = pytest.mark.slow
@@ -71,6 +81,14 @@ def test_hanging_up_frees_the_place_for_the_next(narrow: RunningServer):
     with endless(narrow.url):
         pass
     # There is one place. Were the first answer still being written, this would have to wait for minutes.
+    assert generate(narrow.url).status_code == 200
+
+
+def test_hanging_up_frees_the_place_also_of_an_answer_in_one_piece(narrow: RunningServer):
+    generate(narrow.url)  # so that the time below is not spent on loading
+    with pytest.raises(httpx.ReadTimeout):
+        body = {"model": "smollm2", "stream": False} | ENDLESS
+        httpx.post(f"{narrow.url}/api/generate", json=body, timeout=2)
     assert generate(narrow.url).status_code == 200
 
 
