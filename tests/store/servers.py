@@ -28,13 +28,13 @@ PASSWORD = "p@ss 'w/rd"  # what has to be escaped in a URI, in a connection stri
 class PostgresServer:
     """A cluster of its own, that waits for the disk as in production. `new_uri` makes a database in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_memory: bool = True) -> None:
         programs = postgresql_programs()
         assert programs is not None, "install postgresql"
         self._programs = programs
         # Not pytest's folder: another user must get there. In memory where that is possible: after each crash the
         # server syncs all its files, which takes a busy disk a minute; a killed process loses neither.
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        memory = "/dev/shm" if in_memory and os.access("/dev/shm", os.W_OK) else None
         self.folder = Path(tempfile.mkdtemp(prefix="oq-pg-", dir=memory))
         self.port = unused_port()
         self._databases = 0

@@ -127,7 +127,7 @@ def test_the_source_package_can_be_tested(built: Path) -> None:
     assert names >= {
         "tests/run.py",
         "tests/needs.py",
-        "tests/packaging/test_wheel.py",
+        "tests/installed/test_wheel.py",
         "docs/reference/rest.md",
     }
     assert names >= {"frontend/index.html", "LICENSE", "README.md", "CHANGELOG.md", "setup.cfg", "tox.ini"}
