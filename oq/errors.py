@@ -18,7 +18,7 @@
     ├── WaitTimeout            a wait ended before the task did
     ├── StorageError           the disk or the store refused; nothing acknowledged is lost
     │   ├── StorageFull
-    │   ├── StorageLocked      another process has the data folder
+    │   ├── StorageLocked      another process has the store, or has taken it over
     │   └── StorageDamaged     missing or unreadable: never replaced by an empty store
     ├── ConfigError            a setting that does not parse; names the key and where it came from
     ├── BackendError           a model server's failure, with what to do about it

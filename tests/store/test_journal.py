@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 from ZODB.FileStorage import FileStorage
+from ZODB.utils import get_pickle_metadata
 
+import oq.store.storages
 from oq.core.messages import Step, Write
 from oq.core.model import Status, TaskState
 from oq.errors import StorageError, StorageFull
 from oq.store import ZodbJournal, open_journal
+from oq.store.records import BeatRecord, LeaseRecord
 
 from .conftest import FIRST
 
@@ -96,3 +99,60 @@ def test_a_failed_fsync_takes_the_commit_back_and_the_next_one_works(
     again = open_journal(folder)
     assert [task is None for task in again.get(keys)] == [True, False, False]
     again.close()
+
+
+def test_a_packed_file_is_on_disk_before_it_takes_the_old_ones_place(
+    journal: ZodbJournal, submit: Submit, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.commit([submit(10)])
+    synced: list[tuple[str, bool]] = []
+    real = oq.store.storages.fsync_path
+
+    def fsync_path(path: Path) -> None:
+        synced.append((path.name, (folder / "Data.fs.old").exists()))
+        real(path)
+
+    monkeypatch.setattr("oq.store.storages.fsync_path", fsync_path)
+    journal.pack()
+    assert synced == [("Data.fs.pack", False), ("Data.fs", True), (folder.name, True)]
+    assert not (folder / "Data.fs.old").exists(), "the old file goes last"
+
+
+def test_a_pack_that_cannot_reach_the_disk_leaves_the_old_file_in_use(
+    journal: ZodbJournal, submit: Submit, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    journal.commit([submit(10)])
+    with monkeypatch.context() as patch:
+        patch.setattr("oq.store.storages.fsync_path", fail)
+        with pytest.raises(StorageError, match="cannot be packed"):
+            journal.pack()
+    journal.commit([submit(10, FIRST + 10)])
+    journal.pack()
+    journal.close()
+    again = open_journal(folder)
+    assert len(again.recover().unfinished) == 20
+    again.close()
+
+
+def test_the_names_of_classes_on_disk_are_fixed(journal: ZodbJournal, submit: Submit, folder: Path) -> None:
+    done = TaskState(Status.COMPLETED, 5, revision=3, finished_at=2.0)
+    journal.commit([submit(200, payload=b'{"prompt": "' + b"y" * 3000 + b'"}')])
+    journal.commit([Step((Write(FIRST, done, None, b"{}"),))])
+    journal.close()
+    names: set[str] = set()
+    storage = FileStorage(str(folder / "Data.fs"), read_only=True)
+    for transaction in storage.iterator():
+        names |= {".".join(get_pickle_metadata(record.data)) for record in transaction}
+    storage.close()
+    assert names == {
+        "persistent.mapping.PersistentMapping",
+        "BTrees.LOBTree.LOBTree",
+        "BTrees.LOBTree.LOBucket",
+        "oq.store.records.TaskRecord",
+        "oq.store.records.BodyRecord",
+        "oq.store.records.ResultRecord",
+    }
+    assert (BeatRecord.__module__, LeaseRecord.__module__) == ("oq.store.records", "oq.store.records")

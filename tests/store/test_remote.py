@@ -366,6 +366,23 @@ def test_a_uri_that_cannot_be_used_is_refused_with_a_reason(uri: str, words: str
     assert "zzcret" not in caught.value.message
 
 
+def test_a_zconfig_file_may_name_a_zeo_server_and_nothing_else(
+    zeo: ZeoServer, tmp_path: Path, submit: Submit
+) -> None:
+    address = urlsplit(zeo.new_uri())
+    file = tmp_path / "store.conf"
+    file.write_text(
+        f"<zeoclient>\n server {address.netloc}\n storage {address.query.removeprefix('storage=')}\n</zeoclient>\n"
+    )
+    journal = open_journal(storage_uri=f"zconfig://{file}")
+    journal.commit([submit()])
+    journal.close()
+    assert keys(f"zconfig://{file}") == [FIRST]
+    file.write_text(f"<filestorage>\n path {tmp_path / 'x.fs'}\n</filestorage>\n")
+    with pytest.raises(StorageError, match="is a FileStorage"):
+        open_journal(storage_uri=f"zconfig://{file}")
+
+
 def test_a_server_that_does_not_answer_is_an_error_that_hides_the_password() -> None:
     with pytest.raises(StorageError, match=r"oq:\*\*\*@127.0.0.1") as caught:
         open_journal(storage_uri=f"postgresql://oq:secret@127.0.0.1:{unused_port()}/x")
