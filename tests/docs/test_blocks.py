@@ -69,16 +69,21 @@ def check(block: Block) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [README, README_ZH], ids=lambda page: page.name)
 def test_readme_does_what_it_says(page: Path, reader: Reader):
-    printed = [text for _, text in run_page(reader, page)]
-    assert "a question, high" in printed[0]  # the demo's answers
-    assert any("ID:" in text or '"task_id"' in text for text in printed)
+    demo, commands, curl, client, library = [text for _, text in run_page(reader, page)]
+    assert "a question, high" in demo
+    assert commands.count("completed") >= 2  # in the list
+    assert '"status":"completed"' in curl
+    assert client.strip()
+    assert library.strip()
 
 
 @pytest.mark.slow
 def test_the_tutorial_does_what_it_says(reader: Reader):
     printed = {block.text: text for block, text in run_page(reader, TUTORIAL)}
-    after_the_kill = next(text for block, text in printed.items() if "oq wait" in block)
-    assert after_the_kill.count("completed") == 20
+    (after_the_kill,) = [text for block, text in printed.items() if "oq wait -o jsonl" in block]
+    assert after_the_kill.count('"status":"completed"') == 20
+    assert any("exit code 4" in text for text in printed.values())
+    assert any("2 vectors of 576 dimensions" in text for text in printed.values())
 
 
 def test_readme_names_the_command_that_runs_all_checks():
