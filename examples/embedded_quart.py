@@ -6,7 +6,8 @@
     curl -N localhost:8000/ask -d 'question=Why is the sky blue?'
 
 The answer comes as the model writes it. Its task is on disk before the first word: `X-Task-Id` names it, and
-`GET /tasks/ID` still has the answer when the caller hung up, or when the app was killed and started again.
+`GET /tasks/ID` still has the answer when the caller hung up, or when the app was killed and started again, and
+`GET /tasks/ID/text` streams it from its beginning.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ def make_app(model: str, **settings: Any) -> QuartTrio:
     async def task(id: str) -> dict[str, Any]:
         found = await queues[0].get(id)
         return {"id": found.id, "status": found.status, "answer": found.output, "error": found.state.error}
+
+    @app.get("/tasks/<id>/text")
+    async def text(id: str) -> Response:
+        queue = queues[0]
+        return Response(words(oq.TaskHandle(queue, queue.resolve(id))), content_type="text/plain")
 
     return app
 
