@@ -5,7 +5,7 @@ Rule 2  Among equals, a task whose model is warm on the host may overtake the ol
         `affinity_limit` times and for at most `affinity_wait` seconds per overtaken head. Swapping models costs
         Ollama seconds; 12 requests that alternate between two models took 9.5 s, grouped 2.9 s.
 Rule 3  Nobody starves: while a task has waited longer than `starvation_after`, one start in `starvation_share`
-        goes to the one that has waited longest, whatever its priority.
+        goes to the one that has waited longest, whatever its priority; of each priority, the oldest counts.
 Rule 4  A host never has more than `max_loaded_models` different models in flight: a further one would wait inside
         Ollama behind all of them, out of our sight. A task that only this rule holds back makes the least used
         model on the host run dry, as soon as a lower priority or the bounds of rule 2 would overtake it.
@@ -44,6 +44,7 @@ class Host:
     up: bool = True
     probe_at: float | None = None
     running: dict[tuple[int, int], str] = dataclasses.field(default_factory=dict)
+    stopping: set[tuple[int, int]] = dataclasses.field(default_factory=set)  # of those, interrupted already
     in_flight: dict[str, int] = dataclasses.field(default_factory=dict)
     recent: list[str] = dataclasses.field(default_factory=list)  # affinities lately run here, newest last
 
@@ -69,6 +70,7 @@ class Host:
 
     def end(self, key: int, attempt: int) -> None:
         affinity = self.running.pop((key, attempt))
+        self.stopping.discard((key, attempt))
         left = self.in_flight[affinity] - 1
         if left:
             self.in_flight[affinity] = left
@@ -198,7 +200,7 @@ class Chooser:
         self._waiting = waiting
         self._entries = entries
         self._starts_since_aged = 0
-        self._overtaken: tuple[int, int, float] = (0, 0, 0.0)  # key, how often, since when
+        self._overtaken: dict[int, tuple[int, int, float]] = {}  # by priority: key, how often, since when
 
     def choose(self, host: Host, now: float) -> int | None:
         """Return the key to start next on *host*, which has a free slot; None if nothing may start there."""
@@ -206,13 +208,18 @@ class Chooser:
         # Where the host takes no further model, only tasks of those in flight may start (rule 4).
         only = None if host.takes_another_model else list(host.in_flight)
         aged = self._aged(levels, only, now)
-        if aged is not None:
-            if self._starts_since_aged + 1 >= self.rules.starvation_share:
-                self._starts_since_aged = 0
-                return aged
-            self._starts_since_aged += 1
-        else:
+        if aged is None:
             self._starts_since_aged = 0
+        elif self._starts_since_aged + 1 >= self.rules.starvation_share:
+            self._starts_since_aged = 0
+            return aged
+        key = self._highest(levels, only, host, now)
+        if aged is not None and key is not None:
+            self._starts_since_aged += 1
+        return key
+
+    def _highest(self, levels: list[Level], only: list[str] | None, host: Host, now: float) -> int | None:
+        """Pick from the highest priority that may start (rules 1, 2 and 4)."""
         victim = self._least_used(host)
         for number, level in enumerate(levels):
             if number == 1 and only is not None:  # the level above was held back by rule 4
@@ -231,21 +238,23 @@ class Chooser:
         may_start = only is None or affinity in only
         if may_start and host.is_warm(affinity):
             return oldest
-        if self._may_overtake(oldest, now):
+        priority = self._entries[oldest].state.priority
+        if self._may_overtake(priority, oldest, now):
             warm = _oldest_of(level, (name for name in host.recent if only is None or name in only))
             best = warm if warm is not None else able if able is not None else oldest
             if best != oldest:
-                self._overtaken = (oldest, self._overtaken[1] + 1, self._overtaken[2])
+                _, times, since = self._overtaken[priority]
+                self._overtaken[priority] = (oldest, times + 1, since)
             return best
         if may_start:
             return oldest
         victim = self._least_used(host)
         return _oldest_of(level, (name for name in only or () if name != victim))
 
-    def _may_overtake(self, oldest: int, now: float) -> bool:
-        key, times, since = self._overtaken
+    def _may_overtake(self, priority: int, oldest: int, now: float) -> bool:
+        key, times, since = self._overtaken.get(priority, (0, 0, now))
         if key != oldest:
-            self._overtaken = (oldest, 0, now)
+            self._overtaken[priority] = (oldest, 0, now)
             times, since = 0, now
         return times < self.rules.affinity_limit and now - since < self.rules.affinity_wait
 
@@ -253,10 +262,11 @@ class Chooser:
         if not self.rules.starvation_after or not self.rules.starvation_share:
             return None
         found = [level.oldest()[0] if only is None else _oldest_of(level, only) for level in levels]
-        oldest = min((key for key in found if key is not None), default=None)
-        if oldest is None or now - self._since(oldest) < self.rules.starvation_after:
+        able = [key for key in found if key is not None]
+        longest = min(able, key=lambda key: (self._since(key), key), default=None)
+        if longest is None or now - self._since(longest) < self.rules.starvation_after:
             return None
-        return oldest
+        return longest
 
     def _since(self, key: int) -> float:
         return max(created_at(key), self._entries[key].state.run_at or 0.0)

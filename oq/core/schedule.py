@@ -145,7 +145,9 @@ class Schedule:
                 answer = tuple(self._reprioritize(draft, key, message.priority) for key in message.keys)
                 draft.respond(message.reply, answer)
             case Retry():
-                draft.respond(message.reply, tuple(self._retry(draft, entry) for entry in message.entries))
+                draft.respond(
+                    message.reply, tuple(self._retry(draft, entry, now) for entry in message.entries)
+                )
             case Delete():
                 draft.respond(message.reply, tuple(self._delete(draft, key) for key in message.keys))
             case Pause():
@@ -196,13 +198,7 @@ class Schedule:
             )
             return
         if message.atomic:
-            new = sum(1 for spec in message.specs if spec.idempotency_key not in self._idempotency)
-            error: OqError | None = (
-                self._full() if len(self.entries) + new > self.limits.max_pending else None
-            )
-            for spec in message.specs:
-                known = self._known(spec)
-                error = error or (known if isinstance(known, OqError) else None)
+            error = self._refusal(message.specs)
             if error is not None:
                 draft.respond(message.reply, error)
                 return
@@ -210,6 +206,24 @@ class Schedule:
         for key, spec in zip(message.keys, message.specs, strict=True):
             answers.append(self._admit_one(draft, key, spec, now))
         draft.respond(message.reply, tuple(answers))
+
+    def _refusal(self, specs: Sequence[TaskSpec]) -> OqError | None:
+        """Return why these cannot all be taken, None if they can."""
+        new = 0
+        inside: dict[str, bytes] = {}  # idempotency keys that this batch brings
+        for spec in specs:
+            known = self._known(spec)
+            if isinstance(known, OqError):
+                return known
+            name, fingerprint = spec.idempotency_key, spec.fingerprint or b""
+            if name is not None and inside.setdefault(name, fingerprint) != fingerprint:
+                return IdempotencyConflict(
+                    f"the Idempotency-Key {name!r} stands for two different requests in this batch; "
+                    "use one key for each request"
+                )
+            new += known is None and name is None
+        new += sum(name not in self._idempotency for name in inside)
+        return self._full() if len(self.entries) + new > self.limits.max_pending else None
 
     def _admit_one(self, draft: Draft, key: int, spec: TaskSpec, now: float) -> int | OqError:
         known = self._known(spec)
@@ -258,13 +272,14 @@ class Schedule:
         if self.paused or self.draining or not self.waiting.count:
             return
         hosts = [host for host in self.hosts.values() if host.up]
-        while hosts:
+        started = True
+        while started:  # each host again: a start on one may lift what held another back (rule 4)
+            started = False
             for host in sorted(hosts, key=lambda host: -host.free):
                 key = self._chooser.choose(host, now) if host.free > 0 and self.waiting.count else None
-                if key is None:
-                    hosts.remove(host)
-                else:
+                if key is not None:
                     self._start(draft, self.entries[key], host, now)
+                    started = True
 
     def _start(self, draft: Draft, entry: Entry, host: Host, now: float) -> None:
         self.waiting.discard(entry)
@@ -361,11 +376,20 @@ class Schedule:
         if entry is None:
             return self._refuse(key, "cancelled", "it is finished")
         if entry.state.status is Status.RUNNING:
-            draft.starts.append(Interrupt(key, entry.state.attempts[-1].number))
+            self._interrupt(
+                draft, self.hosts[entry.state.attempts[-1].host], key, entry.state.attempts[-1].number
+            )
         elif entry.state.status is Status.PENDING:
             self.waiting.discard(entry)
         self._end(draft, entry, Status.CANCELLED, now, "cancelled", "cancelled", "cancelled")
         return entry.state
+
+    @staticmethod
+    def _interrupt(draft: Draft, host: Host, key: int, attempt: int) -> None:
+        """Stop an attempt, once: what workers have not read yet stays within three messages a slot."""
+        if (key, attempt) not in host.stopping:
+            host.stopping.add((key, attempt))
+            draft.starts.append(Interrupt(key, attempt))
 
     def _reprioritize(self, draft: Draft, key: int, priority: int) -> TaskState | OqError:
         entry = self.entries.get(key)
@@ -383,7 +407,7 @@ class Schedule:
         draft.tell(EventType.PRIORITY_UPDATED, entry)
         return entry.state
 
-    def _retry(self, draft: Draft, entry: Entry) -> TaskState | OqError:
+    def _retry(self, draft: Draft, entry: Entry, now: float) -> TaskState | OqError:
         known = self.finished.get(entry.key)
         if known is None:
             return self._refuse(entry.key, "run again", "it is not finished yet")
@@ -397,7 +421,7 @@ class Schedule:
         self.entries[entry.key] = entry
         self._advance(
             entry, Status.PENDING, retry_count=0, started_at=None, finished_at=None, host=None, error=None,
-            error_code=None,
+            error_code=None, run_at=now,  # from now on it waits, for rule 3
         )  # fmt: skip
         self.waiting.add(entry)
         draft.write(entry.key, entry.state)
@@ -451,9 +475,7 @@ class Schedule:
         self._drain_at = float("inf")
         for host in self.hosts.values():
             for key, attempt in host.running:
-                entry = self.entries.get(key)
-                if entry is not None and self._runs(entry, attempt):  # the others were interrupted before
-                    draft.starts.append(Interrupt(key, attempt))
+                self._interrupt(draft, host, key, attempt)
 
     def _host_down(self, draft: Draft, host: Host, why: str, now: float) -> None:
         if host.up:
