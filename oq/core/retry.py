@@ -27,7 +27,10 @@ class RetryPolicy:
         >>> [RetryPolicy(initial_delay=2.0, max_delay=60.0).delay(n) for n in (1, 2, 3, 9)]
         [2.0, 4.0, 8.0, 60.0]
         """
-        # The exponent is capped: 2.0 ** 1100 overflows, and no ceiling is that far away.
-        pause = self.initial_delay * self.backoff_factor ** min(attempt - 1, 200)
-        pause *= 1 + self.jitter * (2 * luck - 1)
-        return max(0.0, min(self.max_delay, pause))
+        try:
+            pause = self.initial_delay * self.backoff_factor ** (attempt - 1)
+        except OverflowError:  # 100.0 ** 155
+            pause = self.max_delay if self.initial_delay else 0.0
+        # The ceiling comes first: jitter keeps tasks apart also when all of them have reached it.
+        pause = min(self.max_delay, pause) * (1 + self.jitter * (2 * luck - 1))
+        return min(self.max_delay, pause)

@@ -163,15 +163,16 @@ class Promises:
         oldest = min(equal)
         self.starts_since_jump += 1
         may_jump = self._may_jump(key, able, waiting, since)
-        runs_dry = name == seat.least_used()  # rule 4, when somebody is held back
-        if not higher & able and not (higher and runs_dry):  # rule 1
+        driest = seat.least_used()  # rule 4: must run dry while somebody is held back
+        free = {other for other in able if not higher or self.affinity(other) != driest}
+        if not higher & able and key in free:  # rule 1
             if key == oldest:
                 return
             assert self.affinity(oldest) != name, "overtaken by its own kind"
             head, times, first = self.passed_over.get(priority, (0, 0, 0.0))
             if head != oldest:
                 times, first = 0, self.now
-            older = {self.affinity(other) for other in equal & able if other < key}
+            older = {self.affinity(other) for other in equal & free if other < key}
             if times < rules.affinity_limit and self.now - first < rules.affinity_wait:  # rule 2
                 if may_jump:
                     return  # perhaps by rule 3, and then not counted
@@ -179,7 +180,7 @@ class Promises:
                 assert not older & set(seat.recent), "the older one is warm"
                 self.passed_over[priority] = (oldest, times + 1, first)
                 return
-            if oldest not in able and not runs_dry:  # rule 4, once the bounds of rule 2 are reached
+            if oldest not in free and name != driest:  # rule 4, once the bounds of rule 2 are reached
                 return
         assert may_jump, f"{key} outranked others that wait"
         assert self.starts_since_jump >= rules.starvation_share, "jumped too often"
