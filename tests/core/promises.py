@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from oq.core.events import Change, EventType
 from oq.core.lifecycle import TRANSITIONS
@@ -52,8 +52,7 @@ class Asked:
         self.answers.append(value)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A task as the disk has it."""
 
     spec: TaskSpec
