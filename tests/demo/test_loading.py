@@ -86,8 +86,8 @@ def test_hanging_up_frees_the_place_for_the_next(narrow: RunningServer):
 
 def test_hanging_up_frees_the_place_also_of_an_answer_in_one_piece(narrow: RunningServer):
     generate(narrow.url)  # so that the time below is not spent on loading
+    body = {"model": "smollm2", "stream": False} | ENDLESS
     with pytest.raises(httpx.ReadTimeout):
-        body = {"model": "smollm2", "stream": False} | ENDLESS
         httpx.post(f"{narrow.url}/api/generate", json=body, timeout=2)
     assert generate(narrow.url).status_code == 200
 
