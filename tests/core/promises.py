@@ -161,7 +161,7 @@ class Promises:
         equal = {other for other in waiting if self.disk[other].state.priority == priority}
         oldest = min(equal)
         self.starts_since_jump += 1
-        may_jump = self._may_jump(key, able, waiting, since)
+        may_jump = self._may_jump(key, able, since)
         driest = seat.least_used()  # rule 4: must run dry while somebody is held back
         free = {other for other in able if not higher or self.affinity(other) != driest}
         if not higher & able and key in free:  # rule 1
@@ -185,20 +185,16 @@ class Promises:
         assert self.starts_since_jump >= rules.starvation_share, "jumped too often"
         self.starts_since_jump = 0
 
-    def _may_jump(self, key: int, able: set[int], waiting: set[int], since: Callable[[int], float]) -> bool:
-        """Whether *key* has waited longest, and long enough for rule 3."""
+    def _may_jump(self, key: int, able: set[int], since: Callable[[int], float]) -> bool:
+        """Whether *key* has waited longest of the oldest of each priority, and long enough for rule 3."""
         rules = self.shape.rules
         if not rules.starvation_after or not rules.starvation_share:
             return False
-        longest = min(since(self.lane_head(other, waiting)) for other in able)
-        return since(key) <= longest and self.now - since(key) >= rules.starvation_after
-
-    def lane_head(self, key: int, waiting: set[int]) -> int:
-        """The oldest of those that agree with *key* in priority and affinity."""
-        lane = (self.disk[key].state.priority, self.affinity(key))
-        return min(
-            other for other in waiting if (self.disk[other].state.priority, self.affinity(other)) == lane
-        )
+        levels: dict[int, int] = {}  # the oldest of each priority
+        for other in sorted(able, reverse=True):
+            levels[self.disk[other].state.priority] = other
+        longest = min(map(since, levels.values()))
+        return key in levels.values() and since(key) <= longest <= self.now - rules.starvation_after
 
     def affinity(self, key: int) -> str:
         return affinity(self.disk[key].spec)
