@@ -30,10 +30,11 @@ Finding = tuple[str, str, str]  # ok, warn or fail; what; how it is and what to 
 
 @click.command(cls=Command)
 @click.option("--port", type=click.IntRange(1, 65535), help="The port `oq serve` is to use.")
+@click.option("--deep", is_flag=True, help="Also read every task in the data file: damage shows only then.")
 @pass_session
-def doctor(session: Session, port: int | None) -> None:
+def doctor(session: Session, port: int | None, deep: bool) -> None:
     """Check settings, data folder, disk, port and model server; exits with 1 when something fails."""
-    found = list(_examine(session, port))
+    found = list(_examine(session, port, deep))
     items: list[dict[str, Any]] = [
         {"state": state, "what": what, "finding": text} for state, what, text in found
     ]
@@ -48,7 +49,7 @@ def doctor(session: Session, port: int | None) -> None:
         raise SystemExit(exits.ERROR)
 
 
-def _examine(session: Session, port: int | None) -> Iterator[Finding]:
+def _examine(session: Session, port: int | None, deep: bool) -> Iterator[Finding]:
     try:
         loaded = session.load({} if port is None else {"server.port": port})
     except ConfigError as error:
@@ -66,6 +67,8 @@ def _examine(session: Session, port: int | None) -> Iterator[Finding]:
         yield from _folder(folder)
         yield _disk(folder)
         yield from _store(folder, running)
+        if deep and (folder / "Data.fs").exists():
+            yield _tasks(folder / "Data.fs")
     if not running:
         yield _port(settings.server.host, settings.server.port)
     for host in settings.hosts:
@@ -144,6 +147,21 @@ def _store(folder: Path, running: bool) -> Iterator[Finding]:
         yield "ok", "store", f"{data}, {data.stat().st_size / 2**20:.1f} MiB"
     if lock.exists() and not running and _locked(lock):
         yield "warn", "lock", f"another process has {folder}; it is no server at the address asked for"
+
+
+def _tasks(file: Path) -> Finding:
+    """Read every task."""
+    from oq.store.inspect import inspect_file
+
+    damaged: list[tuple[str, str]] = []
+    try:
+        read = inspect_file(file, lambda id, reason: damaged.append((id, reason)))
+    except OqError as error:
+        return "fail", "tasks", error.message
+    if damaged:
+        (id, reason), more = damaged[0], f" and {len(damaged) - 1} more" if damaged[1:] else ""
+        return "fail", "tasks", f"{id}{more} cannot be read ({reason}), {read} can: restore a backup"
+    return "ok", "tasks", f"all {read} can be read"
 
 
 def _remote_store(uri: str) -> Finding:

@@ -93,7 +93,7 @@ class DataFolder:
             raise self._damaged(f"cannot be read ({type(exc).__name__}: {exc})") from exc
 
     def _open_once(self) -> ZODB.DB:
-        storage = _open_file(self.file)
+        storage = open_file(self.file)
         storage.pack_keep_old = True  # `ZodbJournal.pack` removes it, once the new file is safe
         try:
             if self.used or storage._index:  # a DB would make an empty root where there is none
@@ -163,11 +163,11 @@ class DataFolder:
         self._lock.release()
 
 
-def _open_file(path: Path) -> Any:
+def open_file(path: Path, *, read_only: bool = False) -> Any:
     """Return the storage of *path*. One that cannot be read is closed: ZODB would leave that, and its lock, to chance."""
     storage = FileStorage.__new__(FileStorage)
     try:
-        storage.__init__(str(path), packer=_pack_to_disk)
+        storage.__init__(str(path), read_only=read_only, packer=_pack_to_disk)
     except BaseException:
         for name in ("_tfile", "_file", "_files", "_lock_file"):
             part = getattr(storage, name, None)
@@ -205,4 +205,4 @@ def open_memory() -> ZODB.DB:
     return make_db(MappingStorage())
 
 
-__all__ = ["DataFolder", "FileStorageError", "fsync_path", "make_db", "open_memory"]
+__all__ = ["DataFolder", "FileStorageError", "fsync_path", "make_db", "open_file", "open_memory"]

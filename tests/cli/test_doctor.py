@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from fake_ollama import FakeOllama
 
+from oq.core.messages import Step, Write
+from oq.core.model import Status, TaskSpec, TaskState
+from oq.store import open_journal
 from oq.store.lock import FolderLock
 from tests.cli.conftest import Oq
 
@@ -109,3 +112,17 @@ def test_a_token_of_the_settings_is_not_told_to_another_server(monkeypatch):
     finally:
         own.close()
         other.close()
+
+
+def test_a_task_that_cannot_be_read_is_found_when_asked(bare: Oq, tmp_path: Path, port):
+    journal = open_journal(tmp_path / "data")
+    spec = TaskSpec("generate", "m", b'{"prompt": "Hello"}')
+    journal.commit([Step((Write(1 << 60, TaskState(Status.PENDING, 5), spec),))])
+    journal.close()
+    arguments = ("--data-dir", "data", "doctor", "--port", port, "--deep")
+    assert findings(bare, *arguments)["tasks"] == ("ok", "all 1 can be read")
+    file = tmp_path / "data" / "Data.fs"
+    file.write_bytes(file.read_bytes().replace(b'"prompt"', bytes(8)))
+    assert "tasks" not in findings(bare, *arguments[:-1])
+    state, text = findings(bare, *arguments)["tasks"]
+    assert (state, "restore a backup" in text) == ("fail", True)

@@ -14,6 +14,7 @@ from ZODB.FileStorage import FileStorage
 from oq.core.messages import Step
 from oq.errors import StorageDamaged, StorageError, StorageLocked
 from oq.store import open_journal
+from oq.store.inspect import inspect_file
 
 from .conftest import FIRST
 
@@ -163,3 +164,30 @@ def test_a_migration_runs_once_and_is_kept(stored: Path, monkeypatch: pytest.Mon
     assert count(stored.parent) == 100
     monkeypatch.setattr("oq.store.migrations.MIGRATIONS", {})  # a second run would raise KeyError
     assert count(stored.parent) == 100
+
+
+def inspected(file: Path) -> tuple[int, list[str]]:
+    damaged: list[str] = []
+    return inspect_file(file, lambda id, _: damaged.append(id)), damaged
+
+
+def test_an_inspection_reads_every_task_beside_a_running_oq(stored: Path) -> None:
+    journal = open_journal(stored.parent)
+    assert inspected(stored) == (100, [])
+    journal.close()
+
+
+@pytest.mark.parametrize("found", [b'"prompt"', b"generate"])
+def test_an_inspection_finds_zeros_inside_a_task(stored: Path, found: bytes) -> None:
+    content = bytearray(stored.read_bytes())
+    at = content.rindex(found)
+    content[at : at + 8] = bytes(8)
+    stored.write_bytes(content)
+    read, damaged = inspected(stored)
+    assert (read, len(damaged)) == (99, 1)
+
+
+def test_an_inspection_of_a_file_that_is_no_store_says_so(tmp_path: Path) -> None:
+    (tmp_path / "Data.fs").write_bytes(b"hello, this is no store")
+    with pytest.raises(StorageDamaged, match="restore a backup"):
+        inspected(tmp_path / "Data.fs")
