@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import quart.wrappers.base
 import trio
-from quart import Response, request
+from quart import Response, has_websocket_context, request, websocket
+from quart.wrappers import Request, Websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing.exceptions import WebsocketMismatch
 
 from oq.errors import OqError, TooLarge
 from oq.web.errors import HttpError, InternalError, MethodNotAllowed, NoSuchRoute, answer_of
@@ -89,14 +91,21 @@ async def _oq_error(error: OqError) -> Response:
 
 async def _http_error(error: HTTPException) -> Response:
     """Say what Werkzeug found wrong in our form."""
+    asked = _asked()
     status = error.code or 500
     if status == 404:
         return answer(
-            NoSuchRoute(f"there is nothing at {request.path[:100]!r}; see /openapi.json for what there is")
+            NoSuchRoute(f"there is nothing at {asked.path[:100]!r}; see /openapi.json for what there is")
+        )
+    if isinstance(error, WebsocketMismatch):
+        return answer(
+            HttpError(
+                f"{asked.path} is a WebSocket: connect to it with Upgrade: websocket, or use /api/events"
+            )
         )
     if status == 405:
         allowed = sorted(set(getattr(error, "valid_methods", None) or ()) - {"HEAD", "OPTIONS"})
-        found = answer(MethodNotAllowed(f"{request.method} does not go here; use {' or '.join(allowed)}"))
+        found = answer(MethodNotAllowed(f"{asked.method} does not go here; use {' or '.join(allowed)}"))
         found.headers["Allow"] = ", ".join(allowed)
         return found
     if status == 413:
@@ -113,5 +122,11 @@ async def _http_error(error: HTTPException) -> Response:
 async def _bug(error: Exception) -> Response:
     if isinstance(error, _Gone):
         return Response(b"")
-    logger.error("a request failed unexpectedly: %s %s", request.method, request.path, exc_info=error)
+    asked = _asked()
+    logger.error("a request failed unexpectedly: %s %s", asked.method, asked.path, exc_info=error)
     return answer(InternalError("the server made a mistake; its log has the details"))
+
+
+def _asked() -> Request | Websocket:
+    """Return what is being answered: errors of the WebSocket come to the same handlers."""
+    return websocket if has_websocket_context() else request

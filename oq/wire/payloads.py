@@ -93,7 +93,7 @@ def check_payload(type: str, raw: bytes) -> tuple[bytes, bytes | None, bytes | N
                 raise InvalidTask("payload.dimensions must be at least 1", "payload.dimensions")
             beside = embed
     except (ValueError, RecursionError) as exc:
-        raise as_problem(exc, "payload") from None
+        raise as_problem(exc, "payload", text=raw) from None
     if beside.options is ABSENT and beside.keep_alive is ABSENT and beside.model is ABSENT:
         return raw, None, None
     return _take_out(raw, beside)
@@ -116,7 +116,7 @@ def check_options(raw: bytes, field: str = "options") -> bytes | None:
     try:
         given = cast("_Object | None", _options(raw))
     except (ValueError, RecursionError) as exc:
-        raise as_problem(exc, field) from None
+        raise as_problem(exc, field, text=raw) from None
     return raw if given else None
 
 
@@ -125,5 +125,5 @@ def check_keep_alive(raw: bytes, field: str = "keep_alive") -> bytes | None:
     try:
         given = cast("str | float | None", _keep_alive(raw))
     except (ValueError, RecursionError) as exc:
-        raise as_problem(exc, field) from None
+        raise as_problem(exc, field, text=raw) from None
     return None if given is None or given == "" else raw

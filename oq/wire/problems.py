@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable
 
@@ -26,11 +27,14 @@ _WORDS = {
 }  # fmt: skip
 
 
-def as_problem(error: Exception, root: str = "", known: Iterable[str] = ()) -> InvalidTask:
-    """Return what to tell about *error*, raised by msgspec while it read *root* (a dotted path, or "")."""
+def as_problem(error: Exception, root: str = "", known: Iterable[str] = (), text: bytes = b"") -> InvalidTask:
+    """Return what to tell about *error*, raised by msgspec while it read *root* (a dotted path, or "") in *text*."""
     if isinstance(error, RecursionError):
         return InvalidTask(f"{root or 'the task'} is nested too deeply", root or None)
     if not isinstance(error, msgspec.ValidationError):
+        if _has_half_character(text):
+            what = "half a character (an escape from \\ud800 to \\udfff alone): send whole characters"
+            return NotJson(f"{root or 'the body'} has {what}", root or None)
         return NotJson(f"the body is not valid JSON: {error}", root or None)
     found = _AT.match(str(error))
     assert found is not None  # the pattern fits every text
@@ -49,6 +53,20 @@ def as_problem(error: Exception, root: str = "", known: Iterable[str] = ()) -> I
         what = f"must be {' or '.join(wanted)}, not {got}"
         return InvalidTask(f"{field or 'the task'} {what}", field or None)
     return InvalidTask(f"{field or 'the task'}: {what}", field or None)
+
+
+def _has_half_character(text: bytes) -> bool:
+    """Return whether *text* is JSON but for a surrogate without its partner, as a cut in two characters leaves it.
+
+    JSON's grammar allows it, and msgspec says of it that the input is truncated.
+    """
+    try:
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        pass
+    return False
 
 
 def _join(root: str, path: str) -> str:

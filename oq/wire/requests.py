@@ -189,7 +189,7 @@ def _parse(body: bytes | Raw, retries: int, now: float | None, key: str | None) 
     try:
         given = _decode(body)
     except (ValueError, RecursionError) as exc:
-        raise as_problem(exc, known=_KNOWN) from None
+        raise as_problem(exc, known=_KNOWN, text=bytes(body)) from None
     type_, model = given.type, given.model
     if type_ not in TASK_TYPES:
         raise InvalidTask(f"type must be one of {', '.join(TASK_TYPES)}, not {type_[:60]!r}", "type")

@@ -280,6 +280,9 @@ async def test_a_gone_reader_leaves_nothing_behind() -> None:
         b"GET\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         b"POST /api/tasks HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
     ],
 )
 async def test_garbage_on_the_wire_is_a_4xx_or_a_close_and_the_server_lives(garbage: bytes) -> None:

@@ -131,6 +131,19 @@ def test_a_delay_counts_from_now() -> None:
     assert read({**CHAT, "delay": "1m30s"}, now=1000.0).run_at == 1090.0
 
 
+@pytest.mark.parametrize("half", ["\\ud83d", "\\ud83d end", "\\ude00", "\\ude00\\ud83d"])
+@pytest.mark.parametrize("place", ["model", "prompt"])
+def test_half_a_character_is_told_for_what_it_is(half: str, place: str) -> None:
+    texts = {"model": "m", "prompt": "x"} | {place: half}
+    body = '{"type":"generate","model":"%(model)s","payload":{"prompt":"%(prompt)s"}}' % texts
+    assert "half a character" in refusal(body.encode()).message
+
+
+def test_a_whole_pair_of_escapes_is_a_character() -> None:
+    body = rb'{"type":"generate","model":"m","payload":{"prompt":"\ud83d\ude00"}}'
+    assert read(body).payload == rb'{"prompt":"\ud83d\ude00"}'
+
+
 def test_a_task_goes_through_its_json_and_back() -> None:
     spec = TaskSpec(
         type="embed", model="m", payload=b'{"input":["a"]}', options=b'{"num_ctx":1}', keep_alive=b'"5m"', priority=7,
