@@ -7,18 +7,27 @@ and events from the bus's log.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from itertools import islice
-from typing import Any
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from oq.catalog import Catalog
 from oq.config import Settings
 from oq.core.events import Event
-from oq.core.ids import created_at, format_id
+from oq.core.ids import KEY_MAX, created_at, format_id
 from oq.core.messages import (
     Cancel,
     Delete,
@@ -34,6 +43,7 @@ from oq.core.messages import (
 from oq.core.model import PRIORITY_MAX, Status, Task, TaskSpec, TaskState, entry_of
 from oq.core.schedule import Schedule
 from oq.core.tally import Tally
+from oq.core.waiting import Waiting, why_waiting
 from oq.errors import (
     InvalidTask,
     OqError,
@@ -48,17 +58,24 @@ from oq.errors import (
 )  # fmt: skip
 from oq.eventlog import EventLog
 from oq.health import Health
+from oq.hosts import HostFacts
 from oq.ports import Backend, BackendInfo, Clock, Journal, Offload, Query
+from oq.search import SLICE_KEYS, Found, Search
 from oq.transcript import Transcripts
 
-SEARCH_BATCH = 500  # tasks whose text is looked through in one go, so that a search can be cancelled
+T = TypeVar("T")
 
 
 class Page(msgspec.Struct, frozen=True):
-    """One page of a list: *total* is the number of matches without limit; *tasks* come without results."""
+    """One page of a list: *total* is the number of matches without limit; *tasks* come without results.
+
+    *newer* are the matches beyond the query's anchor; *complete* is as in `oq.search.Found`.
+    """
 
     total: int
     tasks: list[Task]
+    newer: int = 0
+    complete: bool = True
 
 
 class StreamText(msgspec.Struct, frozen=True):
@@ -86,7 +103,7 @@ StreamItem = StreamText | StreamRestart | StreamEnd
 
 
 class HostStatus(msgspec.Struct, frozen=True):
-    """A model server as the schedule sees it; *models* are those in flight."""
+    """A model server as the schedule sees it; *models* are those in flight, *error* is why it is down."""
 
     name: str
     url: str
@@ -94,6 +111,7 @@ class HostStatus(msgspec.Struct, frozen=True):
     busy: int
     up: bool
     models: list[str]
+    error: str | None = None
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -180,10 +198,17 @@ class Access:
         self._schedule = schedule
         self._tally = tally
         self._health = health
-        self._backends = backends
         self._history = history
         self._transcripts = transcripts
         self._read = read
+        self._hosts = HostFacts(backends, clock)
+        self._search = Search(
+            catalog,
+            journal,
+            read,
+            budget=settings.queue.search_memory,
+            seconds=settings.queue.search_time,
+        )
         self._subscribers = 0
 
     # --- commands: each returns when its effect is on disk --------------------------------------------------------
@@ -219,10 +244,7 @@ class Access:
         With *atomic*, all or none: one error is raised for all. Raises `QueueBusy`, `QueueClosed`, `StorageError`.
         """
         retries = self.settings.retry_config.max_retries
-        known = tuple(
-            msgspec.structs.replace(spec, max_retries=retries) if spec.max_retries < 0 else spec
-            for spec in specs
-        )
+        known = tuple(replace(spec, max_retries=retries) if spec.max_retries < 0 else spec for spec in specs)
         if not known:
             return []
         if len(known) > self.settings.server.max_batch:
@@ -294,33 +316,53 @@ class Access:
             raise _not_found(key)
         return task
 
+    async def summary(self, key: int, render: Callable[[Task], T]) -> T:
+        """Return *render* of the whole task, made in the thread that reads it: a result may be large; `TaskNotFound`."""
+
+        def read() -> T | None:
+            (task,) = self._journal.get([key])
+            return None if task is None else render(task)
+
+        found = await self._read(read)
+        if found is None:
+            raise _not_found(key)
+        return found
+
+    async def get_light(self, key: int) -> Task:
+        """Return the task without its result; `TaskNotFound`."""
+        (task,) = await self._read(self._journal.get_light, [key])
+        if task is None:
+            raise _not_found(key)
+        return task
+
     async def get_tasks(self, keys: Sequence[int]) -> list[Task | None]:
         return list(await self._read(self._journal.get, list(keys)))
 
     async def find(self, query: Query) -> Page:
-        """Return a page of tasks without their results. Without `query.text` only that page is read from disk."""
+        """Return a page of tasks without their results; only that page is read from disk."""
         if query.text is None:
             total, keys = self._catalog.find(query)
+            found = Found(total, keys, self._catalog.newer(query))
         else:
-            matches = await self._search(query, query.text)
-            total = len(matches)
-            keys = matches[query.offset : query.offset + query.limit]
-        tasks = await self._read(self._journal.get_light, keys)
-        return Page(total, [task for task in tasks if task is not None])
+            found = await self._search.find(query)
+        tasks = await self._read(self._journal.get_light, found.keys)
+        return Page(found.total, [task for task in tasks if task is not None], found.newer, found.complete)
 
-    async def find_keys(self, query: Query) -> tuple[int, list[int]]:
-        if query.text is None:
-            return self._catalog.find(query)
-        matches = await self._search(query, query.text)
-        return len(matches), matches[query.offset : query.offset + query.limit]
-
-    async def _search(self, query: Query, text: str) -> list[int]:
+    async def matching(self, query: Query) -> list[int]:
+        """Return the keys of all tasks that match, oldest first, however long it takes; in slices."""
+        wanted = replace(query, sort="created", limit=SLICE_KEYS, offset=0, before=None, anchor=None)
+        if query.text is not None:
+            return (await self._search.find(replace(wanted, limit=KEY_MAX), patient=True)).keys
         found: list[int] = []
-        keys = iter(list(self._catalog.candidates(query)))
-        while part := list(islice(keys, SEARCH_BATCH)):
-            inside = set(await self._read(self._journal.search, text, part, len(part)))
-            found += [key for key in part if key in inside or self._catalog.text_matches(key, text)]
+        while keys := self._catalog.find(wanted)[1]:
+            found += keys
+            wanted = replace(wanted, before=keys[-1])
+            await trio.lowlevel.checkpoint()
         return found
+
+    async def keep_searchable(self) -> None:
+        """Read the texts of new tasks into memory, so that the next search need not."""
+        await self._search.catch_up()
 
     async def wait(self, key: int, timeout: float | None = None) -> Task:
         """Return the task when it is finished; `WaitTimeout` after *timeout* seconds."""
@@ -376,6 +418,16 @@ class Access:
             return place, None
         return place, self.clock.now() + self._tally.run_seconds * ((place - 1) // slots)
 
+    @property
+    def counts(self) -> dict[Status, int]:
+        """How many tasks are in each status."""
+        return self._catalog.counts
+
+    @property
+    def ended(self) -> Mapping[Status, int]:
+        """How many tasks ended since the start, by status."""
+        return self._tally.ended
+
     def stats(self) -> Stats:
         """Return the queue in numbers, from memory."""
         counts, catalog, tally = self._catalog.counts, self._catalog, self._tally
@@ -388,6 +440,7 @@ class Access:
                 len(host.running),
                 host.up,
                 sorted(host.in_flight),
+                host.error,
             )
             for host in self._schedule.hosts.values()
         ]
@@ -426,16 +479,35 @@ class Access:
         return self._health.storage_error
 
     async def host_info(self) -> dict[str, BackendInfo]:
-        """Ask every model server what it is and has; never raises."""
-        found: dict[str, BackendInfo] = {}
+        """Return what every model server says it is and has, a few seconds old at most if it answers; never raises."""
+        return dict(await self._hosts.refresh())
 
-        async def ask(name: str, backend: Backend) -> None:
-            found[name] = await backend.info()
+    @property
+    def known_hosts(self) -> Mapping[str, BackendInfo]:
+        """What the model servers said last; nobody is asked."""
+        return self._hosts.known
 
-        async with trio.open_nursery() as nursery:
-            for name, backend in self._backends.items():
-                nursery.start_soon(ask, name, backend)
-        return {name: found[name] for name in self._backends}
+    def waiting(self, key: int) -> Waiting | None:
+        """Return why the task does not run yet; None if it does or did."""
+        error = self._health.storage_error
+        return why_waiting(self._schedule, key, None if error is None else error.message)
+
+    def progress(self, key: int) -> tuple[int, float | None]:
+        """Return how many pieces of text a running task has so far, and how many a second; see `oq.transcript`."""
+        return self._transcripts.progress(key)
+
+    def running(self) -> list[int]:
+        """Return the keys of the tasks that run."""
+        return [key for host in self._schedule.hosts.values() for key, _ in host.running]
+
+    @property
+    def pieces(self) -> int:
+        """The pieces of text that all models wrote since the start; a piece is a token, as Ollama sends them."""
+        return self._transcripts.pieces
+
+    def events_since(self, seq: int) -> list[Event]:
+        """Return all events after number *seq*, at once; `SubscriberLagged` if some are gone already."""
+        return self._history.since(seq)
 
     @property
     def last_event(self) -> int:
@@ -451,21 +523,26 @@ class Access:
         Raises `TooMany` at `server.max_subscribers`; iterating raises `SubscriberLagged` when the subscriber fell
         behind by more than `server.event_history` events.
         """
-        limit = self.settings.server.max_subscribers
-        if self._subscribers >= limit:
-            raise TooMany(
-                f"{limit} subscribers are connected already (server.max_subscribers); try again later"
-            )
         wanted = None if types is None else frozenset(str(name) for name in types)
         start = self._history.last if after is None else after
         if start > self._history.last:
             raise SubscriberLagged(
                 f"there is no event number {start} yet; read the current state and subscribe anew"
             )
+        with self.subscriber():
+            yield self._events(start, wanted)
+
+    @contextmanager
+    def subscriber(self) -> Iterator[None]:
+        """Count as a subscriber; `TooMany` at `server.max_subscribers`."""
+        limit = self.settings.server.max_subscribers
+        if self._subscribers >= limit:
+            raise TooMany(
+                f"{limit} subscribers are connected already (server.max_subscribers); try again later"
+            )
         self._subscribers += 1
-        events = self._events(start, wanted)
         try:
-            yield events
+            yield
         finally:
             self._subscribers -= 1
 

@@ -48,6 +48,8 @@ class Catalog:
         self._by_traits: dict[_Traits, _Group] = {}
         self._next_number = 0
         self._counts = dict.fromkeys(Status, 0)
+        self.revision = 0  # grows with every step
+        self._sieve: tuple[int, Query, dict[int, int]] = (-1, Query(), {})
         self._tags: dict[str, KeySet] = {}
         self._tags_of: dict[int, tuple[str, ...]] = {}  # only tasks that have tags
         self._tag_tuples: dict[tuple[str, ...], tuple[str, ...]] = {}  # equal ones are one object
@@ -66,6 +68,7 @@ class Catalog:
     def apply(self, step: Step) -> None:
         """Follow a step that has been committed."""
         groups, group_of = self._groups, self._group_of
+        self.revision += 1
         for write in step.writes:
             key, state, spec = write.key, write.state, write.spec
             number = group_of.get(key)
@@ -182,7 +185,7 @@ class Catalog:
 
     # --- lists
     def find(self, query: Query) -> tuple[int, list[int]]:
-        """Return how many tasks match (`text` aside), and the keys of the page that *query* asks for.
+        """Return how many tasks match (`text` aside; see `oq.search`), and the keys of the page that *query* asks for.
 
         The total ignores limit, offset and cursor. Raises `InvalidTask` for a sort it does not know, or a
         cursor whose task is gone where the order depends on the task.
@@ -190,22 +193,33 @@ class Catalog:
         total, classes = self._match(query)
         return total, list(self._page(query, classes, query.offset, query.limit))
 
-    def candidates(self, query: Query) -> Iterator[int]:
-        """Yield the keys of all tasks that match (`text` aside), in order, whatever limit and offset are."""
-        _, classes = self._match(query)
-        return self._page(query, classes, 0, None)
+    def keys_from(self, key: int, count: int) -> list[int]:
+        """Return the first *count* keys from *key* on, ascending, whatever their tasks are."""
+        return list(islice(self._group_of.keys(key), count))
 
-    def text_matches(self, key: int, text: str) -> bool:
-        """Return whether *text* is in the model's name, or is the beginning or end of the id."""
-        number = self._group_of.get(key)
-        if number is None:
-            return False
-        wanted, name = text.casefold(), format_id(key)
-        return (
-            wanted in self._groups[number].model.casefold()
-            or name.startswith(wanted)
-            or name.endswith(wanted)
-        )
+    def sift(self, query: Query, keys: Iterable[int], into: dict[int, list[int]], by_priority: bool) -> None:
+        """Append those of *keys* that match (`text` aside) to the list of their priority in *into*, else to 0's."""
+        revision, sifted, fits = self._sieve
+        if revision != self.revision or sifted != query:
+            fits = {group.number: group.priority for group in self._groups.values() if _fits(query, group)}
+            self._sieve = (self.revision, query, fits)
+        number_of = self._group_of.get
+        found = [key for key in keys if number_of(key, -1) in fits]
+        if query.tag is not None:
+            sets = [self._tags[tag] for tag in query.tag if tag in self._tags]
+            found = [key for key in found if any(key in tagged for tagged in sets)]
+        if not by_priority:
+            into.setdefault(0, []).extend(found)
+        else:
+            for key in found:
+                into.setdefault(fits[number_of(key)], []).append(key)
+
+    def newer(self, query: Query) -> int:
+        """Return how many of the matches (`text` aside) are newer than the anchor of *query*."""
+        if query.anchor is None:
+            return 0
+        _, classes = self._match(query)
+        return sum(len(keys) - keys.rank(query.anchor + 1) for sets in classes.values() for keys in sets)
 
     def _match(self, query: Query) -> tuple[int, dict[int, list[KeySet]]]:
         """Return the number of matches, and their sets of keys by priority (0: one class, by key alone)."""

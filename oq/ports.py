@@ -65,8 +65,8 @@ class Journal(Protocol):
 
     def specs(self, keys: Iterable[int]) -> list[TaskSpec | None]: ...
 
-    def search(self, text: str, keys: Iterable[int], stop_after: int) -> list[int]:
-        """Return those of *keys* (in their order) whose prompt contains *text*, case-insensitively; at most *stop_after*."""
+    def texts(self, keys: Iterable[int]) -> list[bytes]:
+        """Return what a search sees of each: model and beginning of the prompt, case folded, as UTF-8; b"" for none."""
         ...
 
 
@@ -74,7 +74,8 @@ class Query(msgspec.Struct, frozen=True):
     """Which tasks, in which order. Sets are alternatives; the fields are combined with "and". None: any.
 
     Attributes:
-        text: substring of prompt or model, or the beginning or end of an id.
+        text: part of the prompt's beginning or of the model's name, or the beginning or end of an id.
+        anchor: the newest task of the window, for `-created`: with it `before` begins after it.
         before: a cursor: only tasks after this key in the order of `sort`.
         sort: ``-created`` (newest first), ``created``, ``-priority``, ``priority``.
     """
@@ -90,16 +91,21 @@ class Query(msgspec.Struct, frozen=True):
     limit: int = 100
     offset: int = 0
     before: int | None = None
+    anchor: int | None = None
 
 
 class BackendInfo(msgspec.Struct, frozen=True):
-    """What a model server says of itself; `models` and `loaded` as in its /api/tags and /api/ps."""
+    """What a model server says of itself; `models` and `loaded` as in its /api/tags and /api/ps.
+
+    `checked_at` is when it was asked, Unix seconds, where somebody keeps it.
+    """
 
     up: bool
     version: str | None = None
     models: tuple[str, ...] = ()
     loaded: tuple[str, ...] = ()
     error: str | None = None
+    checked_at: float | None = None
 
 
 class Piece(msgspec.Struct, frozen=True, gc=False):

@@ -27,6 +27,7 @@ class Transcript:
         self.attempt = 0
         self.watchers = 0
         self._pieces: list[Piece] = []
+        self._begun_at = 0.0  # Trio's time of the first piece
         self._announced = 0  # the newest attempt whose start is on disk: text of a later one is held back
         self._changed: trio.Event | None = (
             None  # made by the first reader that waits: most text has no reader
@@ -37,6 +38,8 @@ class Transcript:
     def add(self, attempt: int, piece: Piece) -> None:
         if attempt != self.attempt:
             self.attempt, self._pieces = attempt, []
+        if not self._pieces:
+            self._begun_at = trio.current_time()
         self._pieces.append(piece)
         if self._announced >= attempt:
             self._wake()
@@ -69,6 +72,13 @@ class Transcript:
             return attempt, []
         return self.attempt, self._pieces[position if attempt == self.attempt else 0 :]
 
+    @property
+    def progress(self) -> tuple[int, float | None]:
+        """The number of pieces so far, and how many came in a second since the first; None before the second one."""
+        count = 0 if self._announced < self.attempt else len(self._pieces)
+        seconds = trio.current_time() - self._begun_at
+        return count, (count - 1) / seconds if count > 1 and seconds > 0 else None
+
     async def wait_changed(self) -> None:
         """Wait for the next piece, the next attempt or the end; check `since` and `ended` first, without awaiting."""
         if self._changed is None:
@@ -84,6 +94,7 @@ class Transcripts:
 
     def __init__(self) -> None:
         self._open: dict[int, Transcript] = {}
+        self.pieces = 0  # of all attempts since the start
 
     def __len__(self) -> int:
         return len(self._open)
@@ -93,6 +104,7 @@ class Transcripts:
         transcript = self._open.get(key)
         if transcript is None:
             transcript = self._open[key] = Transcript()
+        self.pieces += 1
         transcript.add(attempt, piece)
 
     def announce(self, key: int, attempt: int) -> None:
@@ -114,6 +126,11 @@ class Transcripts:
             del self._open[key]
 
     # --- a reader's side
+    def progress(self, key: int) -> tuple[int, float | None]:
+        """Return the pieces so far and their rate, as `Transcript.progress`; (0, None) for a task that does not run."""
+        transcript = self._open.get(key)
+        return (0, None) if transcript is None else transcript.progress
+
     @contextmanager
     def watch(self, key: int) -> Iterator[Transcript]:
         """Follow the task *key*; open this first, then look where the task stands, and no gap can form."""

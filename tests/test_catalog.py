@@ -131,7 +131,9 @@ def test_the_catalog_says_what_a_naive_search_says(
             stored,
             Query(**{f: getattr(query, f) for f in query.__struct_fields__} | {"limit": 99, "offset": 0}),
         )
-        assert list(catalog.candidates(query)) == keys
+        sifted: dict[int, list[int]] = {}
+        catalog.sift(query, sorted(stored), sifted, False)
+        assert sifted[0] == sorted(keys)
     states = [state for _, state in stored.values()]
     assert catalog.counts == {status: sum(state.status is status for state in states) for status in Status}
     assert len(catalog) == len(stored)

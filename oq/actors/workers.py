@@ -11,7 +11,7 @@ import trio
 
 from oq.core.ids import format_id
 from oq.core.messages import Chunk, Finished, Inbound, Interrupt, Probe, Probed, Run, Start, Stop
-from oq.core.model import Failed, Interrupted, Outcome, Succeeded, TaskSpec
+from oq.core.model import Failed, Interrupted, Outcome, Succeeded, TaskSpec, gist
 from oq.errors import BackendError
 from oq.payloads import Payloads
 from oq.ports import Backend, Journal, Offload
@@ -108,7 +108,8 @@ class Workers:
                     await events.send(Chunk(run.key, run.attempt, piece.text, piece.kind))
         if result is None:
             return Failed("the model server's answer has no end", "incomplete", retryable=True, retry_limit=2)
-        return Succeeded(result)
+        # Embeddings may be large and have neither.
+        return Succeeded(result) if run.type == "embed" else Succeeded(result, *gist(result))
 
 
 async def _report(inbox: trio.MemorySendChannel[Inbound | Stop], message: Finished | Probed) -> None:

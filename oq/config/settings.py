@@ -133,6 +133,15 @@ class QueueSettings:
     pack_interval: float = _setting(
         600.0, DURATION, "How often the data file is looked at, and packed if it has grown; 0 for never."
     )
+    search_memory: int = _setting(
+        64 * 2**20,
+        SIZE,
+        "Text of tasks kept in memory once somebody watches or searches; older tasks are searched on disk.",
+        low=0,
+    )
+    search_time: float = _setting(
+        2.0, DURATION, "How long a search may take before it answers with what it has found.", low=0.001
+    )
     request_timeout: float = _setting(
         10.0, DURATION, "How long a request waits for its turn before 503 queue_busy.", low=0.001
     )

@@ -26,6 +26,7 @@ TASK_TYPES: tuple[TaskType, ...] = ("chat", "generate", "embed")
 LOW, NORMAL, HIGH, CRITICAL = 1, 5, 10, 15
 PRIORITIES = {"low": LOW, "normal": NORMAL, "high": HIGH, "critical": CRITICAL}
 PRIORITY_MAX = 1000
+OUTPUT_SHOWN = 200  # characters of an answer in lists
 ATTEMPTS_KEPT = 50  # attempts recorded per task: the newest ones; a task retried for ever stays small
 
 
@@ -98,7 +99,8 @@ class TaskState(msgspec.Struct, frozen=True, gc=False):
     """Where a task stands. Times are Unix seconds.
 
     `run_at` is the due time of a scheduled task. `retry_count` counts failed attempts that were retried;
-    `attempts` are all of them, newest last.
+    `attempts` are all of them, newest last. `tokens` and `output_start` are a completed task's: how many the model
+    counted, and the beginning of its text; lists show them without reading results.
     """
 
     status: Status
@@ -112,6 +114,8 @@ class TaskState(msgspec.Struct, frozen=True, gc=False):
     error: str | None = None
     error_code: str | None = None
     attempts: tuple[Attempt, ...] = ()
+    tokens: int | None = None
+    output_start: str = ""
 
 
 class Entry(msgspec.Struct, gc=False):
@@ -199,6 +203,7 @@ class _Message(msgspec.Struct):
 class _Result(msgspec.Struct):
     message: _Message | None = None
     response: str | None = None
+    eval_count: int | float | None = None
 
 
 _decode_result = msgspec.json.Decoder(_Result, strict=False)
@@ -221,10 +226,27 @@ def output_text(result: bytes | None) -> str:
     return found.response or ""
 
 
+def gist(result: bytes) -> tuple[int | None, str]:
+    """Return the tokens that a final JSON counts, None if it does not, and the beginning of its text.
+
+    >>> gist(b'{"response": "Hi", "eval_count": 2}')
+    (2, 'Hi')
+    """
+    try:
+        found = _decode_result.decode(result)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None, ""
+    text = (found.message.content if found.message is not None else found.response) or ""
+    count = found.eval_count
+    return (int(count) if count is not None and 0 <= count < 2**63 else None), text[:OUTPUT_SHOWN]
+
+
 class Succeeded(msgspec.Struct, frozen=True):
-    """The attempt ended well; *result* is the model server's final JSON object, whole."""
+    """The attempt ended well; *result* is the model server's final JSON object, whole, the rest as `gist` gives it."""
 
     result: bytes
+    tokens: int | None = None
+    output_start: str = ""
 
 
 class Failed(msgspec.Struct, frozen=True):

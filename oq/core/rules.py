@@ -43,6 +43,7 @@ class Host:
     max_loaded_models: int = 0  # 0: no limit
     up: bool = True
     probe_at: float | None = None
+    error: str | None = None  # why it is down
     running: dict[tuple[int, int], str] = dataclasses.field(default_factory=dict)
     stopping: set[tuple[int, int]] = dataclasses.field(default_factory=set)  # of those, interrupted already
     in_flight: dict[str, int] = dataclasses.field(default_factory=dict)

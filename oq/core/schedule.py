@@ -309,7 +309,10 @@ class Schedule:
     def _settle(self, draft: Draft, entry: Entry, outcome: Outcome, now: float, luck: float) -> None:
         match outcome:
             case Succeeded():
-                self._end(draft, entry, Status.COMPLETED, now, "succeeded", result=outcome.result)
+                self._end(
+                    draft, entry, Status.COMPLETED, now, "succeeded", result=outcome.result,
+                    tokens=outcome.tokens, output_start=outcome.output_start,
+                )  # fmt: skip
             case Interrupted():
                 self._requeue(draft, entry, now, "interrupted", None, None)
             case Failed(unreachable=True):
@@ -350,11 +353,18 @@ class Schedule:
 
     def _end(
         self, draft: Draft, entry: Entry, status: Status, now: float, outcome: str,
-        error: str | None = None, code: str | None = None, result: bytes | None = None,
+        error: str | None = None, code: str | None = None, result: bytes | None = None, **gist: object,
     ) -> None:  # fmt: skip
         attempts = _closed(entry.state, now, outcome, error, code)
         self._advance(
-            entry, status, finished_at=now, run_at=None, error=error, error_code=code, attempts=attempts
+            entry,
+            status,
+            finished_at=now,
+            run_at=None,
+            error=error,
+            error_code=code,
+            attempts=attempts,
+            **gist,
         )
         del self.entries[entry.key]
         self.finished[entry.key] = (now, entry.state.revision)
@@ -421,7 +431,7 @@ class Schedule:
         self.entries[entry.key] = entry
         self._advance(
             entry, Status.PENDING, retry_count=0, started_at=None, finished_at=None, host=None, error=None,
-            error_code=None, run_at=now,  # from now on it waits, for rule 3
+            error_code=None, tokens=None, output_start="", run_at=now,  # from now on it waits, for rule 3
         )  # fmt: skip
         self.waiting.add(entry)
         draft.write(entry.key, entry.state)
@@ -479,14 +489,14 @@ class Schedule:
 
     def _host_down(self, draft: Draft, host: Host, why: str, now: float) -> None:
         if host.up:
-            host.up = False
+            host.up, host.error = False, why
             host.probe_at = now + PROBE_SECONDS
             draft.announce(Notice(EventType.HOST_DOWN, host.name, why))
 
     def _probed(self, draft: Draft, message: Probed, now: float) -> None:
         host = self.hosts[message.host]
         if message.up:
-            host.up = True
+            host.up, host.error = True, None
             draft.announce(Notice(EventType.HOST_UP, host.name))
         else:
             host.probe_at = now + PROBE_SECONDS

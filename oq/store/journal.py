@@ -225,8 +225,8 @@ class ZodbJournal:
     def specs(self, keys: Iterable[int]) -> list[TaskSpec | None]:
         return self._readers.specs(keys)
 
-    def search(self, text: str, keys: Iterable[int], stop_after: int) -> list[int]:
-        return self._readers.search(text, keys, stop_after)
+    def texts(self, keys: Iterable[int]) -> list[bytes]:
+        return self._readers.texts(keys)
 
 
 def _put(tasks: Any, write: Write) -> None:

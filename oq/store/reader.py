@@ -18,6 +18,7 @@ from oq.store.records import spec_of, task_of
 
 T = TypeVar("T")
 READERS = 4
+SEARCH_CHARS = 2000  # of a prompt: a search sees its beginning, so that memory holds many
 TRIES = 3  # a pack may take away an old revision under a snapshot; a new snapshot does not need it
 
 
@@ -36,24 +37,32 @@ _decode_prompt = msgspec.json.Decoder(_Prompt, strict=False).decode
 
 
 def prompt_text(payload: bytes) -> str:
-    """Return what a person would call the prompt, of any type of task.
+    """Return what a person would call the prompt, of any type of task; of a chat the last message first.
 
-    >>> prompt_text(b'{"messages": [{"role": "user", "content": "Hi"}]}')
-    'Hi'
+    >>> prompt_text(b'{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]}')
+    'Hi\\nBe brief.'
     """
     try:
         found = _decode_prompt(payload)
     except msgspec.MsgspecError:
         return payload.decode("utf-8", "replace")
-    parts: list[object] = [found.prompt, found.system]
+    parts: list[object] = [found.prompt]
     parts += found.input if isinstance(found.input, list) else [found.input]
-    for message in found.messages or ():
+    messages = found.messages or []
+    for message in [*messages[-1:], *messages[:-1]]:
         content = message.content
         if isinstance(content, list):
             parts += [part.get("text") for part in content if isinstance(part, dict)]
         else:
             parts.append(content)
+    parts.append(found.system)
     return "\n".join(part for part in parts if isinstance(part, str))
+
+
+def search_text(spec: TaskSpec) -> bytes:
+    """Return what a search sees of a task."""
+    text = f"{spec.model}\n{prompt_text(spec.payload)[:SEARCH_CHARS]}"
+    return text.casefold().encode("utf-8", "surrogatepass")
 
 
 class Readers:
@@ -89,19 +98,12 @@ class Readers:
 
         return self.read(read)
 
-    def search(self, text: str, keys: Iterable[int], stop_after: int) -> list[int]:
-        wanted, needle = list(keys), text.casefold()
+    def texts(self, keys: Iterable[int]) -> list[bytes]:
+        wanted = list(keys)
 
-        def read(tasks: Any) -> list[int]:
-            found: list[int] = []
-            for number, key in enumerate(wanted, 1):
-                if len(found) >= stop_after:
-                    break
-                record = tasks.get(key)
-                if record is not None and needle in prompt_text(spec_of(record).payload).casefold():
-                    found.append(key)
-                if number % 1000 == 0:
-                    tasks._p_jar.cacheGC()
+        def read(tasks: Any) -> list[bytes]:
+            found = [b"" if r is None else search_text(spec_of(r)) for r in map(tasks.get, wanted)]
+            tasks._p_jar.cacheGC()
             return found
 
         return self.read(read)

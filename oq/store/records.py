@@ -58,6 +58,8 @@ class _Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class _State(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """New fields go to the end, with a default."""
+
     status: int
     priority: int
     revision: int
@@ -69,6 +71,8 @@ class _State(msgspec.Struct, array_like=True, frozen=True, gc=False):
     error: str | None
     error_code: str | None
     attempts: tuple[tuple[int, str, float, float | None, str, str | None, str | None], ...]
+    tokens: int | None = None
+    output_start: str = ""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -196,6 +200,8 @@ def pack_state(state: TaskState) -> bytes:
             state.error,
             state.error_code,
             tuple([msgspec.structs.astuple(attempt) for attempt in attempts]) if attempts else (),
+            state.tokens,
+            state.output_start,
         )
     )
 
@@ -215,6 +221,8 @@ def unpack_state(data: bytes) -> TaskState:
         row.error,
         row.error_code,
         tuple([Attempt(*attempt) for attempt in row.attempts]) if row.attempts else (),
+        row.tokens,
+        row.output_start,
     )
 
 

@@ -21,6 +21,7 @@ from oq.web.submit import Asgi, FastSubmit, Receive, Scope, Send
 if TYPE_CHECKING:
     from oq.config import Settings
     from oq.queue import Queue
+    from oq.web.hub import Hub
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,11 @@ class OqApp(QuartTrio):
     """The ASGI app for one queue.
 
     Attributes:
+        hub: what all monitors are told; there while the app is served.
         stopping: set by the server that wants to stop: endless answers end, long polls answer at once.
     """
+
+    hub: Hub
 
     def __init__(self, queue: Queue, settings: Settings) -> None:
         super().__init__("oq.web", static_folder=None)
@@ -49,7 +53,7 @@ class OqApp(QuartTrio):
 
 def make_app(queue: Queue, settings: Settings) -> OqApp:
     """Return the ASGI app that serves *queue*."""
-    from oq.web import live, pages, rest, streams
+    from oq.web import live, monitor, pages, rest, streams
 
     app = OqApp(queue, settings)
     app.config["MAX_CONTENT_LENGTH"] = None  # the guard counts, and answers in our form
@@ -65,6 +69,7 @@ def make_app(queue: Queue, settings: Settings) -> OqApp:
     rest.add_routes(app)
     streams.add_routes(app)
     live.add_routes(app)
+    monitor.add_routes(app)
     pages.add_routes(app)
     inner: Asgi = app.asgi_app  # type: ignore[assignment]
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from oq.core.ids import format_id
 from oq.errors import OqError, TaskConflict
-from oq.ports import Query
 from oq.wire import BulkRequest
 
 if TYPE_CHECKING:
     from oq.queue import Queue
 
-EVERYTHING = 2**62  # more than any number of tasks
 AT_ONCE = 1000  # tasks in one message, so that a large request leaves others their turn
 
 
@@ -36,7 +32,7 @@ async def run_bulk(queue: Queue, asked: BulkRequest) -> tuple[int, int, list[tup
         matched = len(keys)
     else:
         assert asked.query is not None
-        keys = await _matching(queue, asked.query)
+        keys = await queue.matching(asked.query)
         matched = len(keys)
     if asked.expect is not None and asked.expect != matched:
         raise TaskConflict(f"{matched} tasks match now, not {asked.expect}; look again, then repeat")
@@ -62,9 +58,3 @@ async def _act(queue: Queue, asked: BulkRequest, keys: Sequence[int]) -> Sequenc
         case _:
             assert asked.priority is not None
             return await queue.reprioritize_many(keys, asked.priority)
-
-
-async def _matching(queue: Queue, query: Query) -> list[int]:
-    """Return all keys that match now, oldest first."""
-    everything = msgspec.structs.replace(query, sort="created", limit=EVERYTHING, offset=0, before=None)
-    return (await queue.find_keys(everything))[1]

@@ -1,200 +1,161 @@
-"""/ws: live updates for the monitor. JSON; every message names its kind in `type`.
+"""/ws: one client of the monitor, from its connection to its end. The wire is docs/reference/websocket.md.
 
-::
-
-    → watch  {ids: [rows on the screen], task: id or null}
-    ← hello  {epoch, seq, now, counts, total, series, sys}        at the start
-    ← delta  {from, seq, tasks: {id: patch}, counts: {changed only}, total}   at most 10 a second
-    ← tok    {id, attempt, off, text, kind}                       text of the open task
-    ← sys    as in hello, when it changed        ← stat {now, waiting, running, finished}, once a second
-    ← ping   every 5 s                           ← resync {epoch, seq}   ← bye {reason}
-
-Rule 1: per client a *map* of changed rows, never a queue: a slow client costs at most its own window.
+Rule 1: per client a *map* of changed rows, and of every other kind of message the newest, never a queue: a slow
+        client costs at most its own window, and holds up nobody.
 Rule 2: a client whose own seq is not a delta's `from` reads its pages again by REST. So does one that got `resync`.
 Rule 3: seq and map are taken together, with no await in between; else a change could fall between two deltas.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import trio
 from quart import websocket
 
 from oq.access import StreamText
-from oq.core.events import Change, Event, EventType
-from oq.core.ids import format_id
-from oq.errors import OqError, SubscriberLagged, TooMany
+from oq.core.ids import format_id, parse_id
+from oq.errors import InvalidTask, OqError, SubscriberLagged, TooMany
+from oq.web.hub import COUNTS_TICKS, TICK_SECONDS, Hub, Patch
 from oq.web.rest import this_app
-from oq.wire import (
-    Watch,
-    counts_dict,
-    error_json,
-    frame_json,
-    parse_watch,
-    state_dict,
-    system_dict,
-)
+from oq.wire import Watch, error_json, frame_json, parse_watch
 
 if TYPE_CHECKING:
-    from oq.queue import Queue
     from oq.web.app import OqApp
 
-DELTA_SECONDS, STAT_SECONDS, PING_SECONDS = 0.1, 1.0, 5.0
-SERIES_LENGTH = 300  # samples, one a second: five minutes of charts
 WATCHED_MAX = 2000  # rows one client may watch
 GOING_AWAY, TRY_LATER = 1001, 1013  # close codes of RFC 6455
-_DELETED = {EventType.TASK_DELETED}
+_NO_ROWS = "{}}"  # the end of a delta without rows
 
 
 def add_routes(app: OqApp) -> None:
     app.add_websocket("/ws", "WS /ws", ws)
-    series = Series(app.queue)
-    app.extensions["oq_series"] = series
 
     @app.before_serving
-    async def sample() -> None:
-        app.nursery.start_soon(series.run)
-
-
-class Series:
-    """The last five minutes, one sample a second, for the charts of a page that has just been opened."""
-
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
-        self._samples: deque[dict[str, Any]] = deque(maxlen=SERIES_LENGTH)
-
-    async def run(self) -> None:
-        while True:
-            self._samples.append(sample(self._queue))
-            await trio.sleep(STAT_SECONDS)
-
-    def samples(self) -> list[dict[str, Any]]:
-        return list(self._samples)
-
-
-def sample(queue: Queue) -> dict[str, Any]:
-    """Return the numbers of this second; *finished* counts from the server's start."""
-    stats = queue.stats()
-    return {
-        "now": queue.clock.now(),
-        "waiting": stats.pending + stats.scheduled,
-        "running": stats.running,
-        "finished": stats.finished_since_start,
-    }
+    async def begin() -> None:
+        app.hub = Hub(app.queue)
+        app.nursery.start_soon(app.hub.run)
 
 
 async def ws() -> None:
-    """One client, from its connection to its end."""
+    """Serve one client."""
     app, connection = this_app(), websocket._get_current_object()  # type: ignore[attr-defined]
     await connection.accept()
     client = Client(app, connection)
-    if app.queue.stats().subscribers >= app.oq_settings.server.max_subscribers:
-        await client.bye(
-            TRY_LATER, "too many subscribers are connected (server.max_subscribers); try again later"
-        )
-    else:
-        await client.run()
+    try:
+        with app.queue.subscriber():
+            await client.run()
+    except TooMany as error:
+        await client.bye(TRY_LATER, error.message)
 
 
 class Client:
     """One connection. Its children share the fields; each is changed without awaiting in between."""
 
     def __init__(self, app: OqApp, connection: Any) -> None:
-        self._app, self._queue, self._connection = app, app.queue, connection
+        self._app, self._queue, self._hub, self._connection = app, app.queue, app.hub, connection
         self._lock = trio.Lock()  # one frame at a time
-        self._watched: frozenset[str] = frozenset()
-        self._open: str | None = None
+        self._watched: frozenset[int] = frozenset()
+        self.task: int | None = None
         self._following = trio.CancelScope()
-        self._patches: dict[str, dict[str, Any] | None] = {}
-        self._seq = self._told = self._queue.last_event
-        self._counts = counts_dict(self._queue.stats())
-        self._dirty = False
-        self._lagged = False
+        self._again = trio.Event()  # the open task runs again
+        self._patches: dict[int, Patch | None] = {}
+        self._facts: Patch = {}  # what the open task was told last
+        self._frames: dict[str, str] = {}  # by kind
+        self._lost = False
+        self._due = trio.Event()  # there is something to send
 
-    async def send(self, kind: str, /, **fields: object) -> None:
-        text = frame_json(kind, **fields).decode()
+    # --- from the hub
+    def sees(self, key: int) -> bool:
+        return key in self._watched or key == self.task
+
+    def patch(self, key: int, patch: Patch | None) -> None:
+        if key == self.task and patch is not None:
+            # Its facts come once a second, whether they changed or not.
+            patch = {k: v for k, v in patch.items() if k not in self._facts or self._facts[k] != v}
+            self._facts |= {k: v for k, v in patch.items() if k in FACTS}
+            if not patch:
+                return
+        if key in self._patches:
+            before = self._patches[key]
+            if before is None:
+                return  # nothing comes after the end
+            patch = None if patch is None else before | patch
+        self._patches[key] = patch
+
+    def restart(self) -> None:
+        self._again.set()
+
+    def lost(self) -> None:
+        self._lost, self._patches = True, {}
+
+    def say(self, kind: str, frame: str) -> None:
+        self._frames[kind] = frame
+        self._due.set()
+
+    def tick(self) -> None:
+        if self._lost or self._patches or self._counts_are_due():
+            self._due.set()
+
+    # --- to the client
+    async def send(self, text: str) -> None:
         async with self._lock:
             await self._connection.send(text)
 
     async def bye(self, code: int, reason: str) -> None:
-        await self.send("bye", reason=reason)
+        await self.send(frame_json("bye", reason=reason).decode())
         await self._connection.close(code)
 
     async def run(self) -> None:
-        stats = self._queue.stats()
-        await self.send(
-            "hello",
-            epoch=self._queue.epoch,
-            seq=self._seq,
-            now=self._queue.clock.now(),
-            counts=self._counts,
-            total=sum(self._counts.values()),
-            series=self._app.extensions["oq_series"].samples(),
-            sys=system_dict(stats),
-        )
-        async with trio.open_nursery() as nursery:
-            for child in (self._take, self._tell, self._beat, self._ping, self._end_on_stop):
-                nursery.start_soon(child)
-            nursery.start_soon(self._listen, nursery)
+        """Serve the client until it or the server goes."""
+        self._hub.add(self)
+        self._note_told()
+        try:
+            hello = self._hub.hello()
+            await self.send(hello)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tell)
+                nursery.start_soon(self._end_on_stop)
+                await self._listen(nursery)
+        finally:
+            self._hub.remove(self)
 
-    # --- from the queue
-    async def _take(self) -> None:
-        while True:
-            try:
-                async with self._queue.subscribe(after=self._seq) as happening:
-                    async for event in happening:
-                        self._note(event)
-                return  # the queue has stopped; _end_on_stop says so
-            except SubscriberLagged:
-                self._seq = self._told = self._queue.last_event
-                self._lagged = True
-            except TooMany as error:
-                await self.bye(TRY_LATER, error.message)
-                return
+    def _note_told(self) -> None:
+        hub = self._hub
+        self._told, self._told_at = hub.seq, hub.ticks
+        self._counts, self._version = hub.counts, hub.counts_version
 
-    def _note(self, event: Event) -> None:
-        self._seq, self._dirty, what = event.seq, True, event.what
-        if isinstance(what, Change):
-            id = format_id(what.key)
-            if id in self._watched or id == self._open:
-                self._patches[id] = None if what.type in _DELETED else state_dict(what)
+    def _counts_are_due(self) -> bool:
+        hub = self._hub
+        news = hub.seq != self._told or hub.counts_version != self._version
+        return news and hub.ticks - self._told_at >= COUNTS_TICKS
 
-    # --- to the client
     async def _tell(self) -> None:
         while True:
-            await trio.sleep(DELTA_SECONDS)
-            if self._lagged:
-                self._lagged, self._patches = False, {}
-                await self.send("resync", epoch=self._queue.epoch, seq=self._seq)
-            if self._dirty:
-                await self._send_delta()
+            await self._due.wait()
+            for frame in self._take():
+                await self.send(frame)
 
-    async def _send_delta(self) -> None:
-        counts = counts_dict(self._queue.stats())
-        changed = {name: count for name, count in counts.items() if count != self._counts[name]}
-        before, patches = self._told, self._patches
-        self._counts, self._told, self._patches, self._dirty = counts, self._seq, {}, False
-        await self.send(
-            "delta", from_=before, seq=self._told, tasks=patches, counts=changed, total=sum(counts.values())
-        )
-
-    async def _beat(self) -> None:
-        told = system_dict(self._queue.stats())
-        while True:
-            await trio.sleep(STAT_SECONDS)
-            await self.send("stat", **sample(self._queue))
-            system = system_dict(self._queue.stats())
-            if system != told:
-                told = system
-                await self.send("sys", **system)
-
-    async def _ping(self) -> None:
-        while True:
-            await trio.sleep(PING_SECONDS)
-            await self.send("ping", now=self._queue.clock.now())
+    def _take(self) -> list[str]:
+        """Return what is to be sent, and forget it. No await in here (rule 3)."""
+        self._due = trio.Event()
+        taken, self._frames = list(self._frames.values()), {}
+        hub = self._hub
+        if self._lost:
+            self._lost, self._told = False, hub.seq
+            self._counts, self._version = {}, -1
+            taken.append(frame_json("resync", epoch=self._queue.epoch, seq=hub.seq).decode())
+        if self._patches or self._version < 0 or self._counts_are_due():
+            frame, patches = hub.frame(self._told, self._version, self._counts), self._patches
+            if patches:
+                rows = {format_id(key): patch for key, patch in patches.items()}
+                frame = frame.removesuffix(_NO_ROWS) + msgspec.json.encode(rows).decode() + "}"
+                self._patches = {}
+            self._note_told()
+            taken.append(frame)
+        return taken
 
     async def _end_on_stop(self) -> None:
         await self._app.stopping.wait()
@@ -205,33 +166,65 @@ class Client:
         while True:
             text = await self._connection.receive()
             try:
-                watch = parse_watch(text)
-                self._watch(watch, nursery)
+                self._watch(parse_watch(text), nursery)
             except OqError as error:
-                async with self._lock:
-                    await self._connection.send('{"type":"error",' + error_json(error).decode()[1:])
+                await self.send('{"type":"error",' + error_json(error).decode()[1:])
 
     def _watch(self, watch: Watch, nursery: trio.Nursery) -> None:
-        ids = frozenset(watch.ids[:WATCHED_MAX])
-        self._patches = {id: patch for id, patch in self._patches.items() if id in ids or id == watch.task}
-        self._watched = ids
-        if watch.task == self._open:
-            return
-        self._following.cancel()
-        self._open = None
-        if watch.task is not None:
-            key = self._queue.resolve(watch.task)
-            self._open = format_id(key)
-            self._following = trio.CancelScope()
-            nursery.start_soon(self._follow, key, self._open, self._following)
-
-    async def _follow(self, key: int, id: str, scope: trio.CancelScope) -> None:
-        with scope:
+        keys = frozenset(_keys(watch.ids))
+        task = None if watch.task is None else self._queue.resolve(watch.task)
+        new = keys - self._watched
+        self._watched = keys
+        if task != self.task:
+            self.task, self._facts = task, {}
+            self._following.cancel()
+            if task is not None:
+                self._following = trio.CancelScope()
+                nursery.start_soon(self._follow, task, self._following)
+                self.patch(task, self._hub.facts(task))
+        self._patches = {key: patch for key, patch in self._patches.items() if self.sees(key)}
+        if watch.since is not None and new:
             try:
-                async with aclosing(self._queue.follow(key)) as items:
-                    async for item in items:
-                        if isinstance(item, StreamText):
-                            place = {"id": id, "attempt": item.attempt, "off": item.offset}
-                            await self.send("tok", **place, text=item.text, kind=item.kind)
-            except OqError:
-                pass  # deleted meanwhile: the delta says so
+                for key, patch in self._hub.patches_since(watch.since, new).items():
+                    self.patch(key, patch)
+            except SubscriberLagged:
+                self.lost()
+        if self._patches or self._lost:
+            self._due.set()
+
+    async def _follow(self, key: int, scope: trio.CancelScope) -> None:
+        """Send the text of the open task, also of its later runs."""
+        id = format_id(key)
+        with scope:
+            while True:
+                self._again = trio.Event()
+                try:
+                    async with aclosing(self._queue.follow(key)) as items:
+                        async for item in items:
+                            if isinstance(item, StreamText):
+                                place = {
+                                    "id": id,
+                                    "attempt": item.attempt,
+                                    "kind": item.kind,
+                                    "off": item.offset,
+                                }
+                                await self.send(frame_json("tok", **place, text=item.text).decode())
+                                await trio.sleep(TICK_SECONDS)  # what comes meanwhile comes as one
+                except OqError:
+                    return  # deleted meanwhile: the delta says so
+                await self._again.wait()
+
+
+FACTS = frozenset({"queue_position", "expected_start_at", "waiting"})
+
+
+def _keys(ids: list[str]) -> list[int]:
+    if len(ids) > WATCHED_MAX:
+        raise InvalidTask(f"at most {WATCHED_MAX} rows can be watched at a time", "ids")
+    found = []
+    for number, id in enumerate(ids):
+        try:
+            found.append(parse_id(id))
+        except ValueError as exc:
+            raise InvalidTask(f"ids[{number}]: {str(exc)[:200]}", "ids") from None
+    return found

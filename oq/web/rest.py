@@ -25,16 +25,18 @@ from oq.wire import (
     bulk_json,
     changed_json,
     hosts_json,
+    optional_time,
     parse_bulk,
     parse_duration,
     parse_priority_body,
     parse_query,
     parse_tasks,
     query_parameters,
-    rfc3339,
     status_json,
+    summary_json,
     task_json,
     tasks_json,
+    waiting_dict,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 NDJSON = frozenset(
     {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/jsonlines"}
 )
+VIEWS = ("whole", "summary")
 WAIT_MAX = 300.0  # seconds of one long poll
 GROUP = 1000  # tasks of a streamed batch that are submitted together: one commit, and bounded memory
 
@@ -196,8 +199,17 @@ async def _submit_lines(atomic: bool, key: str | None) -> Response:
 # --- read
 async def list_tasks() -> Response:
     query = parse_query(request.args.to_dict(flat=False))
+    seen = queue().last_event  # before reading: the answer contains at least this
     page = await queue().find(query)
-    found = reply(tasks_json(page.tasks), X_Total_Count=str(page.total))
+    found = reply(
+        tasks_json(page.tasks, queue().progress),
+        X_Total_Count=str(page.total),
+        X_Event_Id=f"{queue().epoch}-{seen}",
+    )
+    if query.anchor is not None:
+        found.headers["X-Newer-Count"] = str(page.newer)
+    if query.text is not None:
+        found.headers["X-Search-Complete"] = "true" if page.complete else "false"
     if query.limit and len(page.tasks) == query.limit:
         following = msgspec.structs.replace(query, before=page.tasks[-1].key, offset=0)
         found.headers["Link"] = f'<{_link(following)}>; rel="next"'
@@ -208,19 +220,30 @@ def _link(query: Query) -> str:
     return f"/api/tasks?{urlencode(query_parameters(query))}"
 
 
+def _facts(key: int) -> dict[str, object]:
+    """Return what is known of an unfinished task beyond its record: its place, and why it waits."""
+    position, start = queue().position(key) or (None, None)
+    return {
+        "queue_position": position,
+        "expected_start_at": optional_time(start),
+        "waiting": waiting_dict(queue().waiting(key)),
+    }
+
+
 def _whole(task: Task) -> bytes:
-    place = None if task.status.finished else queue().position(task.key)
-    if place is None:
-        return task_json(task)
-    position, start = place
-    return task_json(
-        task, queue_position=position, expected_start_at=None if start is None else rfc3339(start)
-    )
+    return task_json(task, queue().progress(task.key), **_facts(task.key))
 
 
 async def get_task(id: str) -> Response:
-    arguments()
-    return reply(_whole(await queue().get_task(queue().resolve(id))))
+    """The whole task, or with `view=summary` what a page shows of it."""
+    view = arguments("view").get("view", "whole")
+    if view not in VIEWS:
+        raise InvalidTask(f"view must be one of {', '.join(VIEWS)}, not {view[:60]!r}", "view")
+    key = queue().resolve(id)
+    if view == "whole":
+        return reply(_whole(await queue().get_task(key)))
+    progress, facts = queue().progress(key), _facts(key)
+    return reply(await queue().summary(key, lambda task: summary_json(task, progress, **facts)))
 
 
 async def result(id: str) -> Response:

@@ -10,22 +10,24 @@ from oq.wire.answers import (
     batch_json,
     bulk_json,
     changed_json,
-    counts_dict,
     error_json,
     event_json,
-    frame_json,
-    host_dict,
-    hosts_json,
     prompt_of,
     resync_json,
-    state_dict,
-    status_dict,
-    status_json,
     stream_line,
     submitted_json,
-    system_dict,
     task_json,
     tasks_json,
+)
+from oq.wire.monitor import frame_json, patch_of, progress_patch, summary_json, waiting_dict
+from oq.wire.numbers import (
+    counts_dict,
+    host_dict,
+    hosts_json,
+    models_json,
+    status_dict,
+    status_json,
+    system_dict,
 )
 from oq.wire.problems import NotJson
 from oq.wire.queries import BulkRequest, Watch, parse_bulk, parse_query, parse_watch, query_parameters
@@ -60,7 +62,7 @@ from oq.wire.requests import (
     parse_tasks,
     spec_json,
 )
-from oq.wire.scalars import parse_duration, parse_priority, parse_time, priority_name, rfc3339
+from oq.wire.scalars import optional_time, parse_duration, parse_priority, parse_time, priority_name, rfc3339
 from oq.wire.schemas import schemas
 
 __all__ = [
@@ -68,9 +70,9 @@ __all__ = [
     "RemoteError", "RemoteEvent", "RemoteHost", "RemoteLine", "RemoteStats", "RemoteTask", "Submitted",
     "Watch", "batch_json", "bulk_json", "changed_json", "counts_dict", "decode_batch", "decode_bulk",
     "decode_error", "decode_event", "decode_hosts", "decode_line", "decode_status", "decode_submitted",
-    "decode_task", "decode_tasks", "error_json", "event_json", "frame_json", "host_dict", "hosts_json",
-    "parse_bulk", "parse_duration", "parse_lines", "parse_priority", "parse_priority_body", "parse_query",
-    "parse_task", "parse_tasks", "parse_time", "parse_watch", "priority_name", "prompt_of",
-    "query_parameters", "resync_json", "rfc3339", "schemas", "spec_json", "state_dict", "status_dict", "status_json",
-    "stream_line", "submitted_json", "system_dict", "task_json", "tasks_json",
+    "decode_task", "decode_tasks", "error_json", "event_json", "frame_json", "host_dict", "hosts_json", "models_json",
+    "optional_time", "parse_bulk", "parse_duration", "parse_lines", "parse_priority", "parse_priority_body", "parse_query",
+    "parse_task", "parse_tasks", "parse_time", "parse_watch", "patch_of", "priority_name", "progress_patch", "prompt_of",
+    "query_parameters", "resync_json", "rfc3339", "schemas", "spec_json", "status_dict", "status_json",
+    "stream_line", "submitted_json", "summary_json", "system_dict", "task_json", "tasks_json", "waiting_dict",
 ]  # fmt: skip

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from oq.core.events import Change, Event
 from oq.core.ids import format_id
-from oq.core.model import Attempt, Task, TaskState
+from oq.core.model import Attempt, Status, Task, TaskState
 from oq.errors import OqError
-from oq.ports import BackendInfo
-from oq.wire.scalars import rfc3339
+from oq.wire.scalars import optional_time, rfc3339
 
 PROMPT_SHOWN = 200  # characters of the prompt in lists
 
@@ -53,6 +52,9 @@ class _TaskOut(_Out, kw_only=True):
     host: str | None = None
     error: str | None = None
     error_code: str | None = None
+    tokens: int | None = None
+    tokens_per_second: float | None = None
+    output_start: str = ""
     output: str = ""
     result: Raw | None = None
     retry_count: int
@@ -79,10 +81,8 @@ class _StateOut(_Out, kw_only=True):
     error_code: str | None = None
     retry_count: int | None = None
     revision: int | None = None
-
-
-def _time(at: float | None) -> str | None:
-    return None if at is None else rfc3339(at)
+    tokens: int | None = None
+    output_start: str = ""
 
 
 def _raw(value: bytes | None) -> Raw | None:
@@ -94,15 +94,20 @@ def _attempt(attempt: Attempt) -> _AttemptOut:
         number=attempt.number,
         host=attempt.host,
         started_at=rfc3339(attempt.started_at),
-        finished_at=_time(attempt.finished_at),
+        finished_at=optional_time(attempt.finished_at),
         outcome=attempt.outcome,
         error=attempt.error,
         code=attempt.code,
     )
 
 
-def _task(task: Task, *, whole: bool) -> _TaskOut:
+Progress = tuple[int, float | None]
+"""The pieces of text a running task has so far, and how many a second."""
+
+
+def _task(task: Task, *, whole: bool, progress: Progress = (0, None)) -> _TaskOut:
     spec, state = task.spec, task.state
+    pieces, rate = progress
     return _TaskOut(
         id=task.id,
         type=spec.type,
@@ -116,12 +121,15 @@ def _task(task: Task, *, whole: bool) -> _TaskOut:
         timeout=spec.timeout,
         tags=spec.tags,
         created_at=rfc3339(task.created_at),
-        run_at=_time(state.run_at),
-        started_at=_time(state.started_at),
-        completed_at=_time(state.finished_at),
+        run_at=optional_time(state.run_at),
+        started_at=optional_time(state.started_at),
+        completed_at=optional_time(state.finished_at),
         host=state.host,
         error=state.error or None,
         error_code=state.error_code,
+        tokens=pieces if state.status is Status.RUNNING else state.tokens,
+        tokens_per_second=rate_of(state, rate),
+        output_start=state.output_start,
         output=task.output if whole else "",
         result=_raw(task.result) if whole else None,
         retry_count=state.retry_count,
@@ -131,16 +139,36 @@ def _task(task: Task, *, whole: bool) -> _TaskOut:
     )
 
 
-def task_json(task: Task, **extra: object) -> bytes:
+def rate_of(state: TaskState, now: float | None = None) -> float | None:
+    """Return the tokens a second: *now* of a running task, of a completed one those of its whole last attempt."""
+    if state.status is Status.RUNNING:
+        return None if now is None else round(now, 1)
+    last = state.attempts[-1] if state.attempts else None
+    if state.tokens is None or last is None or last.finished_at is None:
+        return None
+    return round(state.tokens / max(0.001, last.finished_at - last.started_at), 1)
+
+
+def task_json(task: Task, progress: Progress = (0, None), **extra: object) -> bytes:
     """Return the whole task; *extra* are more fields, None ones left out."""
-    text = _encode(_task(task, whole=True))
+    text = _encode(_task(task, whole=True, progress=progress))
     more = {name: value for name, value in extra.items() if value is not None}
     return text if not more else text[:-1] + b"," + _encode(more)[1:]
 
 
-def tasks_json(tasks: Iterable[Task]) -> bytes:
-    """Return a list: of each task what a table shows, with the beginning of its prompt for the payload."""
-    return _encode([_task(task, whole=False) for task in tasks])
+def tasks_json(tasks: Iterable[Task], progress: Callable[[int], Progress] = lambda key: (0, None)) -> bytes:
+    """Return a list: of each task what a table shows, with the beginning of its prompt for the payload.
+
+    *progress* is asked for the keys of those that run.
+    """
+    return _encode(
+        [
+            _task(
+                task, whole=False, progress=progress(task.key) if task.status is Status.RUNNING else (0, None)
+            )
+            for task in tasks
+        ]
+    )
 
 
 class _Said(msgspec.Struct):
@@ -220,23 +248,18 @@ def _state(key: int, state: TaskState | None, change: Change | None = None) -> _
         known |= {
             "priority": state.priority,
             "status": state.status.value,
-            "run_at": _time(state.run_at),
-            "started_at": _time(state.started_at),
-            "completed_at": _time(state.finished_at),
+            "run_at": optional_time(state.run_at),
+            "started_at": optional_time(state.started_at),
+            "completed_at": optional_time(state.finished_at),
             "host": state.host,
             "error": state.error or None,
             "error_code": state.error_code,
             "retry_count": state.retry_count,
             "revision": state.revision,
+            "tokens": state.tokens,
+            "output_start": state.output_start,
         }
     return _StateOut(id=format_id(key), created_at=rfc3339(created_at(key)), **known)
-
-
-def state_dict(change: Change) -> dict[str, Any]:
-    """Return the task of a change as the fields of a patch."""
-    found = msgspec.to_builtins(_state(change.key, change.state, change))
-    assert isinstance(found, dict)
-    return found
 
 
 def event_json(event: Event) -> bytes:
@@ -266,76 +289,6 @@ def error_json(error: OqError, **extra: object) -> bytes:
     return _encode({**_error(error), **extra})
 
 
-# --- numbers. The classes of `oq.queue` are siblings of this package: it knows them by their attributes.
-class HostStatus(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def url(self) -> str: ...
-    @property
-    def slots(self) -> int: ...
-    @property
-    def busy(self) -> int: ...
-    @property
-    def up(self) -> bool: ...
-    @property
-    def models(self) -> Iterable[str]: ...
-
-
-def host_dict(host: HostStatus, info: BackendInfo | None = None) -> dict[str, object]:
-    """Return one host; *info* is what it says of itself."""
-    found: dict[str, object] = {
-        "name": host.name,
-        "url": host.url,
-        "slots": host.slots,
-        "busy": host.busy,
-        "up": host.up if info is None else info.up,
-        "models": list(host.models),
-    }
-    if info is not None:
-        found |= {
-            "version": info.version,
-            "available": info.models,
-            "loaded": info.loaded,
-            "error": info.error,
-        }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def hosts_json(hosts: Iterable[HostStatus], infos: Mapping[str, BackendInfo]) -> bytes:
-    """Return all hosts with what they say of themselves."""
-    return _encode([host_dict(host, infos.get(host.name)) for host in hosts])
-
-
-def status_json(stats: Any) -> bytes:
-    """Return the queue's statistics: the original's fields first, then more."""
-    return _encode(status_dict(stats))
-
-
-def status_dict(stats: Any) -> dict[str, object]:
-    return {
-        "pending_tasks": stats.pending,
-        "running_tasks": stats.running,
-        "completed_tasks": stats.completed,
-        "failed_tasks": stats.failed,
-        "cancelled_tasks": stats.cancelled,
-        "total_tasks": stats.total,
-        "queues_by_priority": {str(level): n for level, n in stats.by_priority.items()},
-        "workers_active": stats.workers_active,
-        "workers_idle": stats.workers_idle,
-        "scheduled_tasks": stats.scheduled,
-        "by_type": dict(stats.by_type),
-        "by_model": dict(stats.by_model),
-        "paused": stats.paused,
-        "draining": stats.draining,
-        "storage_ok": stats.storage_ok,
-        "oldest_waiting_at": _time(stats.oldest_waiting_at),
-        "started_at": _time(stats.started_at),
-        "finished_since_start": stats.finished_since_start,
-        "hosts": [host_dict(host) for host in stats.hosts],
-    }
-
-
 def stream_line(item: Any) -> bytes:
     """Return one line (without newline) of a task's text: ``text``, ``restart`` or ``end``."""
     task = getattr(item, "task", None)
@@ -357,32 +310,3 @@ def stream_line(item: Any) -> bytes:
 def resync_json(epoch: str, seq: int) -> bytes:
     """Return the news that some events are gone: read the current state again, it is that of event *seq* or later."""
     return _encode({"type": "resync", "epoch": epoch, "seq": seq})
-
-
-def frame_json(kind: str, /, **fields: object) -> bytes:
-    """Return one message of the WebSocket: *kind* and its fields (`off` and `from` in `oq.web.live`)."""
-    return _encode({"type": kind, **{name.rstrip("_"): value for name, value in fields.items()}})
-
-
-def counts_dict(stats: Any) -> dict[str, int]:
-    """Return the tab counts of the monitor."""
-    return {
-        "pending": stats.pending,
-        "scheduled": stats.scheduled,
-        "running": stats.running,
-        "completed": stats.completed,
-        "failed": stats.failed,
-        "cancelled": stats.cancelled,
-    }
-
-
-def system_dict(stats: Any) -> dict[str, object]:
-    """Return what the monitor's head shows: the switches and the hosts."""
-    return {
-        "paused": stats.paused,
-        "draining": stats.draining,
-        "storage_ok": stats.storage_ok,
-        "workers_active": stats.workers_active,
-        "workers_idle": stats.workers_idle,
-        "hosts": [host_dict(host) for host in stats.hosts],
-    }

@@ -55,6 +55,7 @@ def parse_query(given: Mapping[str, Sequence[str]], known: Sequence[str] = PARAM
         limit=_number(given, "limit", LIMIT_DEFAULT, 0, LIMIT_MAX),
         offset=_number(given, "offset", 0, 0, OFFSET_MAX),
         before=before,
+        anchor=anchor,
     )
 
 
@@ -68,7 +69,9 @@ def query_parameters(query: Query) -> list[tuple[str, str]]:
     found += [("sort", query.sort), ("limit", str(query.limit))]
     if query.offset:
         found.append(("offset", str(query.offset)))
-    if query.before is not None:
+    if query.anchor is not None:
+        found.append(("anchor", format_id(query.anchor)))
+    if query.before is not None and query.before != (query.anchor or 0) + 1:
         found.append(("cursor", format_id(query.before)))
     return found
 
@@ -164,10 +167,14 @@ def _id(given: Mapping[str, Sequence[str]], name: str) -> int | None:
 
 
 class Watch(msgspec.Struct):
-    """What a WebSocket client wants to see: the rows on its screen, and the task it has open."""
+    """What a WebSocket client wants to see: the rows on its screen, and the task it has open.
+
+    *since* is the number of the newest event that its rows contain: what happened to them later is told.
+    """
 
     ids: list[str] = []
     task: str | None = None
+    since: int | None = None
 
 
 class _WatchIn(Watch, tag_field="type", tag="watch"):

@@ -80,6 +80,11 @@ def rfc3339(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def optional_time(at: float | None) -> str | None:
+    """Return `rfc3339`, None for None."""
+    return None if at is None else rfc3339(at)
+
+
 def parse_time(value: object, field: str = "time") -> float:
     """Return the Unix seconds of an RFC 3339 text (a number is taken as Unix seconds).
 
