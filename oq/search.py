@@ -25,8 +25,8 @@ from oq.core.corpus import CHUNK_BYTES, Corpus, Needle
 from oq.errors import InvalidTask
 from oq.ports import Journal, Offload, Query
 
-SLICE_SECONDS = 0.002
-SLICE_KEYS = 4096  # filtered in one go: below a millisecond
+SLICE_SECONDS = 0.001  # another request takes ten turns of the loop or so, and waits a slice for each
+SLICE_KEYS = 1024  # filtered in one go: 0.3 ms
 READ_TASKS = 512  # read in one go: about 10 ms in a thread
 TEXTS_KEPT = 16  # searches whose matches are kept
 MATCHES_KEPT = 2_000_000  # in all of them together: 16 MB

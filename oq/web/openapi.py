@@ -9,9 +9,11 @@ import msgspec
 
 from oq.core.events import EventType
 from oq.core.model import Status
+from oq.core.waiting import TEXTS
 from oq.web.errors import STATUS
+from oq.web.series import FIELDS, WINDOWS
 from oq.wire import schemas
-from oq.wire.queries import ACTIONS, LIMIT_DEFAULT, LIMIT_MAX, SORTS
+from oq.wire.queries import ACTIONS, LIMIT_DEFAULT, LIMIT_MAX, SORTS, VIEWS
 
 Json = dict[str, Any]
 
@@ -52,7 +54,16 @@ _SCHEMAS: Json = {
     "Draining": _object("draining", draining=_FLAG),
     "Host": _object(
         "name url slots busy up models", name=_TEXT, url=_TEXT, slots=_COUNT, busy=_COUNT, up=_FLAG,
-        models=_list(_TEXT), version=_TEXT, available=_list(_TEXT), loaded=_list(_TEXT), error=_TEXT,
+        models=_list(_TEXT), version=_TEXT, available=_list(_TEXT), loaded=_list(_TEXT), error=_TEXT, checked_at=_TIME,
+    ),
+    "Model": _object("name hosts loaded", name=_TEXT, hosts=_list(_TEXT), loaded=_list(_TEXT)),
+    "Waiting": _object(
+        "reason text", reason={"type": "string", "enum": list(TEXTS)}, text=_TEXT, until=_TIME, error=_TEXT,
+        hosts=_list(_TEXT),
+    ),
+    "Series": _object(
+        "window step " + " ".join(FIELDS), window={"type": "string", "enum": list(WINDOWS)}, step=_COUNT,
+        **{name: _list({"type": "number", "nullable": True}) for name in FIELDS},
     ),
     "Health": _object(
         "status live ready storage_ok draining paused", status=_TEXT, live=_FLAG, ready=_FLAG, storage_ok=_FLAG,
@@ -115,7 +126,9 @@ _LIST_PARAMETERS = [
         _parameter(name, _list(_TEXT), "repeat it, or separate by commas: any of them")
         for name in ("status", "type", "priority", "model", "host", "tag")
     ),
-    _parameter("q", _TEXT, "text in the prompt or the model's name, or the beginning or end of an id"),
+    _parameter(
+        "q", _TEXT, "text in the prompt's beginning or the model's name, or the beginning or end of an id"
+    ),
     _parameter(
         "limit", {"type": "integer", "default": LIMIT_DEFAULT, "maximum": LIMIT_MAX}, "tasks in one answer"
     ),
@@ -178,7 +191,15 @@ def _paths() -> Json:
             "responses": _answers({200: ("how many", _content(_ref("BulkAnswer")))}, *_WRITE, 409),
         }},
         "/api/tasks/{id}": {
-            "get": {"summary": "One task", "parameters": [_ID], "responses": _answers(task_get, 404, 409)},
+            "get": {
+                "summary": "One task",
+                "parameters": [_ID, _parameter(
+                    "view", {"type": "string", "enum": list(VIEWS), "default": "whole"}, "summary: without what is large"
+                )],
+                "responses": _answers(
+                    {200: ("the task", _content({"oneOf": [_ref("Task"), _ref("TaskView")]}))}, 404, 409, 422
+                ),
+            },
             "delete": _task_change("Delete a finished task", "Deleted"),
         },
         "/api/tasks/{id}/result": {"get": {
@@ -202,6 +223,19 @@ def _paths() -> Json:
         "/api/hosts": {"get": {
             "summary": "The model servers",
             "responses": _answers({200: ("as they say themselves", _content(_list(_ref("Host"))))})}},
+        "/api/models": {"get": {
+            "summary": "All models of the model servers",
+            "responses": _answers({200: ("by name", _content(_list(_ref("Model"))))}, 422)}},
+        "/api/series": {"get": {
+            "summary": "The queue over time, in columns",
+            "parameters": [_parameter("window", {"type": "string", "enum": list(WINDOWS), "default": "5m"}, "how far back")],
+            "responses": _answers({200: ("oldest first", _content(_ref("Series")))}, 422)}},
+        "/api/tasks/{id}/payload": {"get": {
+            "summary": "The exact payload as it was submitted", "parameters": [_ID],
+            "responses": _answers({200: ("its bytes", _content({"type": "object"}))}, 404, 409, 422)}},
+        "/api/tasks/{id}/result.json": {"get": {
+            "summary": "The exact final JSON of the model server", "parameters": [_ID],
+            "responses": _answers({200: ("its bytes", _content({"type": "object"}))}, 404, 409, 422)}},
         "/api/events": {"get": {
             "summary": "Server-sent events",
             "parameters": [

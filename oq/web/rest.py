@@ -20,6 +20,7 @@ from oq.web.metrics import render_metrics
 from oq.web.openapi import openapi_json
 from oq.web.submit import check_json, submit_one
 from oq.wire import (
+    VIEWS,
     LineParser,
     batch_json,
     bulk_json,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 NDJSON = frozenset(
     {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/jsonlines"}
 )
-VIEWS = ("whole", "summary")
 WAIT_MAX = 300.0  # seconds of one long poll
 GROUP = 1000  # tasks of a streamed batch that are submitted together: one commit, and bounded memory
 

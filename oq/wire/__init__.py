@@ -30,7 +30,7 @@ from oq.wire.numbers import (
     system_dict,
 )
 from oq.wire.problems import NotJson
-from oq.wire.queries import BulkRequest, Watch, parse_bulk, parse_query, parse_watch, query_parameters
+from oq.wire.queries import VIEWS, BulkRequest, Watch, parse_bulk, parse_query, parse_watch, query_parameters
 from oq.wire.remote import (
     BatchAnswer,
     BatchItem,
@@ -66,6 +66,7 @@ from oq.wire.scalars import optional_time, parse_duration, parse_priority, parse
 from oq.wire.schemas import schemas
 
 __all__ = [
+    "VIEWS",
     "BatchAnswer", "BatchItem", "BulkAnswer", "BulkRequest", "LineParser", "NotJson", "RemoteAttempt",
     "RemoteError", "RemoteEvent", "RemoteHost", "RemoteLine", "RemoteStats", "RemoteTask", "Submitted",
     "Watch", "batch_json", "bulk_json", "changed_json", "counts_dict", "decode_batch", "decode_bulk",

@@ -19,6 +19,7 @@ OFFSET_MAX = 2**53
 SORTS = ("-created", "created", "-priority", "priority")
 FILTERS = ("status", "type", "priority", "model", "host", "tag", "q")
 PARAMETERS = (*FILTERS, "limit", "offset", "cursor", "anchor", "sort")
+VIEWS = ("whole", "summary")
 ACTIONS = ("cancel", "retry", "delete", "priority")
 
 T = TypeVar("T", bound=str)

@@ -11,7 +11,7 @@ from oq.wire.requests import _SERVER_FIELDS, _TaskIn
 
 
 def schemas(ref_template: str) -> dict[str, Any]:
-    """Return the schemas ``Task``, ``TaskSummary``, ``TaskState``, ``Attempt`` and ``NewTask``."""
+    """Return the schemas ``Task``, ``TaskSummary``, ``TaskView``, ``TaskState``, ``Attempt`` and ``NewTask``."""
     # A copy of what is read, as msgspec cannot describe a field whose default is raw JSON.
     fields = [
         (f.name, f.type) if f.required else (f.name, f.type, None) for f in msgspec.structs.fields(_TaskIn)
@@ -24,11 +24,34 @@ def schemas(ref_template: str) -> dict[str, Any]:
     properties = dict(task["properties"])
     properties["queue_position"] = {"type": "integer", "minimum": 1}
     properties["expected_start_at"] = {"type": "string", "format": "date-time"}
+    properties["waiting"] = {"$ref": ref_template.format(name="Waiting")}
     summary = {
         name: value for name, value in properties.items() if name not in ("payload", "result", "attempts")
     }
     renamed["TaskSummary"] = {**task, "title": "TaskSummary", "properties": summary}
     renamed["Task"] = {**task, "properties": properties, "required": [*task["required"], "payload"]}
+    count, texts = {"type": "integer", "minimum": 0}, {"type": "string"}
+    view = {
+        **properties,
+        "prompt": texts,
+        "payload_bytes": count,
+        "result_bytes": count,
+        "output_chars": count,
+        "thinking": texts,
+        "elided": {"type": "object", "additionalProperties": count},
+        "embeddings": {
+            "type": "object",
+            "required": ["count", "dimensions", "first"],
+            "properties": {
+                "count": count,
+                "dimensions": count,
+                "first": {"type": "array", "items": {"type": "number"}},
+            },
+        },
+    }
+    renamed["TaskView"] = {
+        **task, "title": "TaskView", "properties": view, "required": [*task["required"], "payload_bytes"],
+    }  # fmt: skip
     new = renamed["NewTask"]["properties"]
     renamed["NewTask"]["properties"] = {n: s for n, s in new.items() if n not in _SERVER_FIELDS}
     renamed["NewTask"]["properties"]["payload"] = {"type": "object"}
