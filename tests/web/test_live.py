@@ -11,6 +11,7 @@ import trio.testing
 
 from oq.config import settings_from
 from oq.web.bodies import HEARTBEAT_SECONDS
+from oq.web.live import WATCHED_MAX
 from oq.web.series import FIELDS
 
 from .conftest import TASK, FakeBackend, House, open_house, reading
@@ -236,6 +237,12 @@ async def test_a_wrong_message_gets_an_error_and_the_connection_lives(
         await connection.send(message or " ")
         assert (await receive(connection, "error"))["error"]
         assert (await receive(connection, "stat"))["running"] == 0
+
+
+async def test_a_message_with_too_many_rows_is_refused(house: House, autojump_clock: Any) -> None:
+    async with house.client.websocket("/ws") as connection:
+        await connection.send_json({"type": "watch", "ids": ["0" * 13] * (WATCHED_MAX + 1), "task": None})
+        assert str(WATCHED_MAX) in (await receive(connection, "error"))["error"]
 
 
 async def test_a_stopping_server_says_goodbye(house: House, autojump_clock: Any) -> None:
