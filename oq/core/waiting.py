@@ -55,6 +55,6 @@ def why_waiting(schedule: Schedule, key: int, storage_error: str | None = None) 
     free = [host for host in up if host.free > 0]
     if not free:
         return Waiting("slots_busy")
-    if not any(host.has_room_for(entry.affinity) for host in free):
+    if not any(host.takes_another_model or entry.affinity in host.in_flight for host in free):
         return Waiting("models", hosts=tuple(host.name for host in free))
     return Waiting("next")
