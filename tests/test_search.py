@@ -189,6 +189,19 @@ async def test_only_new_tasks_are_read_by_the_next_search() -> None:
     assert shelf.reads == [1]
 
 
+async def test_a_repeated_search_follows_what_happened_meanwhile() -> None:
+    shelf = Shelf()
+    first, second = shelf.submit("sky", "sky")
+    pending = {"status": frozenset({Status.PENDING})}
+    assert await shelf.keys("sky", **pending) == [second, first]
+    shelf.put(Step((Write(first, replace(shelf.tasks[first][1], status=Status.CANCELLED)),)))
+    assert await shelf.keys("sky", **pending) == [second]
+    (third,) = shelf.submit("sky")
+    assert await shelf.keys("sky") == [third, second, first]
+    shelf.put(Step(deletes=(second,)))
+    assert await shelf.keys("sky") == [third, first]
+
+
 async def test_what_memory_has_no_room_for_is_found_on_disk_and_remembered() -> None:
     shelf = Shelf(budget=20_000)
     old = shelf.submit(*["sky " + "x" * 100] * 3)

@@ -200,9 +200,9 @@ async def stuck_websocket(server: Server) -> trio.SocketStream:
 
 
 async def fill_until_stuck(server: Server) -> None:
-    """Make every sample huge, so that one beat fills the socket's buffers."""
-    series = server.app.extensions["oq_series"]
-    series._samples.extend({"now": 0.0, "waste": "x" * 100_000} for _ in range(200))
+    """Make every sample huge, so that the greeting fills the socket's buffers."""
+    ring = server.app.hub.series.rings["5m"]
+    ring._columns["now"].extend("x" * 100_000 for _ in range(200))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("way", ["shutdown", "cancel"])
