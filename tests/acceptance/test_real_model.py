@@ -125,16 +125,18 @@ def websocket(url: str, id: str) -> str:
             async with open_websocket_url(url.replace("http", "ws") + "/ws") as socket:
                 assert json.loads(await socket.get_message())["type"] == "hello"
                 await socket.send_message(json.dumps({"type": "watch", "ids": [id], "task": id}))
-                ended = False
+                ended, beats = False, 0
                 while True:
                     message = json.loads(await socket.get_message())
                     if message["type"] == "tok":
                         assert message["off"] == len(text)
                         text += message["text"]
                     elif message["type"] == "delta" and id in message["tasks"]:
-                        ended = message["tasks"][id]["status"] == "completed"
-                    elif ended and message["type"] == "stat":  # a second after the end: all is told
-                        return text
+                        ended = ended or message["tasks"][id].get("status") == "completed"
+                    elif ended and message["type"] == "stat":
+                        beats += 1
+                        if beats == 2:  # a second after the end: all is told
+                            return text
 
     return trio.run(read)
 

@@ -51,7 +51,7 @@ def test_every_field_of_a_new_task_is_explained() -> None:
 
 @pytest.mark.parametrize("name", sorted(openapi_dict()["components"]["schemas"]))
 def test_every_field_of_an_answer_is_named(name: str) -> None:
-    text = page("rest") + page("events") + page("errors")
+    text = page("rest") + page("websocket") + page("events") + page("errors")
     for field in openapi_dict()["components"]["schemas"][name].get("properties", {}):
         assert re.search(rf"[`\"]{field}[`\"]", text), f"{name}.{field}"
 
