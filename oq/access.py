@@ -62,6 +62,7 @@ from oq.hosts import HostFacts
 from oq.ports import Backend, BackendInfo, Clock, Journal, Offload, Query
 from oq.search import SLICE_KEYS, Found, Search
 from oq.transcript import Transcripts
+from oq.wire import fingerprint
 
 T = TypeVar("T")
 
@@ -243,8 +244,8 @@ class Access:
 
         With *atomic*, all or none: one error is raised for all. Raises `QueueBusy`, `QueueClosed`, `StorageError`.
         """
-        retries = self.settings.retry_config.max_retries
-        known = tuple(replace(spec, max_retries=retries) if spec.max_retries < 0 else spec for spec in specs)
+        retries, now = self.settings.retry_config.max_retries, self.clock.now()
+        known = tuple([_taken(spec, retries, now) for spec in specs])
         if not known:
             return []
         if len(known) > self.settings.server.max_batch:
@@ -557,6 +558,22 @@ class Access:
                 if history.closed:
                     return
                 await history.wait_changed()
+
+
+def _taken(spec: TaskSpec, retries: int, now: float) -> TaskSpec:
+    """Return *spec* as it goes to the store: its delay a time, and what it left to the settings filled in."""
+    if spec.max_retries >= 0 and spec.delay is None and spec.idempotency_key is None:
+        return spec
+    digest = spec.fingerprint
+    if digest is None and spec.idempotency_key is not None:
+        digest = fingerprint(spec)
+    return msgspec.structs.replace(
+        spec,
+        max_retries=retries if spec.max_retries < 0 else spec.max_retries,
+        run_at=spec.run_at if spec.delay is None else now + spec.delay,
+        delay=None,
+        fingerprint=digest,
+    )
 
 
 def _not_found(key: int) -> TaskNotFound:

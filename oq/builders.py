@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, TypedDict, Unpack
 
 import msgspec
 
-from oq.core.model import NORMAL, TaskSpec, TaskType
+from oq.core.model import NORMAL, SETTING, TaskSpec, TaskType
 from oq.errors import InvalidTask
 from oq.wire.payloads import check_keep_alive, check_options, check_payload
 from oq.wire.requests import KEY_MAX, MODEL_MAX, RETRIES_MAX, TAG_MAX, TAGS_MAX
@@ -31,7 +30,6 @@ Image = bytes | bytearray | memoryview | os.PathLike[str] | str
 """A picture: its bytes, its path, or text that is base64 already."""
 
 Message = Mapping[str, Any]
-SETTING = -1  # `max_retries` of a task that leaves it to the queue's setting
 
 
 class Common(TypedDict, total=False):
@@ -188,7 +186,9 @@ def _task(type: TaskType, model: str, payload: dict[str, Any], common: Common) -
         options = check_options(_json(common["options"], "options"))
     if common.get("keep_alive") is not None:
         keep_alive = check_keep_alive(_json(common["keep_alive"], "keep_alive"))
-    timeout = common.get("timeout")
+    timeout, delay = common.get("timeout"), common.get("delay")
+    if delay is not None and common.get("run_at") is not None:
+        raise InvalidTask("give run_at or delay, not both", "run_at")
     return TaskSpec(
         type=type,
         model=model,
@@ -198,7 +198,8 @@ def _task(type: TaskType, model: str, payload: dict[str, Any], common: Common) -
         priority=parse_priority(common.get("priority", NORMAL)),
         max_retries=_retries(common.get("max_retries")),
         timeout=None if timeout is None else _seconds(timeout, "timeout"),
-        run_at=_run_at(common.get("run_at"), common.get("delay")),
+        run_at=_run_at(common.get("run_at")),
+        delay=None if delay is None else _seconds(delay, "delay"),
         tags=_tags(common.get("tags") or ()),
         idempotency_key=_key(common.get("idempotency_key")),
     )
@@ -253,11 +254,7 @@ def _seconds(value: float | str | timedelta, field: str) -> float:
     return parse_duration(value.total_seconds() if isinstance(value, timedelta) else value, field)
 
 
-def _run_at(run_at: float | str | datetime | None, delay: float | str | timedelta | None) -> float | None:
-    if delay is not None:
-        if run_at is not None:
-            raise InvalidTask("give run_at or delay, not both", "run_at")
-        return time.time() + _seconds(delay, "delay")
+def _run_at(run_at: float | str | datetime | None) -> float | None:
     if run_at is None:
         return None
     return parse_time(run_at.timestamp() if isinstance(run_at, datetime) else run_at, "run_at")

@@ -49,3 +49,22 @@ async def test_no_command_given_up_ends_the_queue(tmp_path: Path, verb: str):
             await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
         assert (await queue.submit(oq.generate("m", "z"))).key > key
+
+
+async def test_an_idempotency_key_stands_for_one_request_in_the_library_too(tmp_path: Path):
+    async with oq.open_queue(tmp_path / "data", paused=True) as queue:
+        first = await queue.submit(oq.generate("m", "x", delay=60, idempotency_key="k"))
+        again = await queue.submit(oq.generate("m", "x", delay=60, idempotency_key="k"))
+        assert again.id == first.id
+        with pytest.raises(oq.errors.IdempotencyConflict, match="another request"):
+            await queue.submit(oq.generate("m", "y", delay=60, idempotency_key="k"))
+
+
+async def test_a_delay_counts_from_the_submission(tmp_path: Path):
+    async with oq.open_queue(tmp_path / "data", paused=True) as queue:
+        spec = oq.generate("m", "x", delay=60)
+        before = queue.clock.now()
+        task = await (await queue.submit(spec)).task()
+        assert task.status == "scheduled"
+        assert task.state.run_at is not None
+        assert before + 60 <= task.state.run_at <= queue.clock.now() + 60

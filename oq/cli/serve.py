@@ -59,7 +59,11 @@ def serve(session: Session, ollama_host: tuple[str, ...], paused: bool, insecure
         overrides["server.insecure"] = True
     if session.verbose:
         overrides["logging.level"] = "debug"
-    settings = session.load(overrides).settings
+    from oq.config import refuse_itself
+
+    loaded = session.load(overrides)
+    refuse_itself(loaded)
+    settings = loaded.settings
     raise SystemExit(run(settings, paused=paused, quiet=session.quiet))
 
 

@@ -1,6 +1,6 @@
 """Settings: what there is (`settings`), how values are written (`values`), where they come from (`loading`)."""
 
-from oq.config.loading import Loaded, load_settings, rows, settings_from
+from oq.config.loading import Loaded, load_settings, refuse_itself, rows, settings_from
 from oq.config.settings import (
     FIELDS,
     SECTIONS,
@@ -31,6 +31,7 @@ __all__ = [
     "parse_duration",
     "parse_host_url",
     "parse_size",
+    "refuse_itself",
     "rows",
     "settings_from",
     "without_password",

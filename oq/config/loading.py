@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from oq.config.settings import FIELDS, SECTIONS, HostSettings, Kind, Settings
 from oq.config.values import parse_host_url, parse_text, parse_whole, without_password
@@ -171,6 +172,11 @@ def _build(found: dict[str, tuple[Any, str]]) -> Loaded:
     made = {section: cls(**sections[section]) for section, cls in SECTIONS.items()}
     settings = Settings(**made)
     hosts, origin = found.get("hosts", (None, "default"))
+    if origins["ollama.host"].startswith(("flag", "argument")) and origin.startswith("file"):
+        hosts, origin = (
+            None,
+            origins["ollama.host"],
+        )  # what is said at the start wins over what is written down
     origins["hosts"] = origin
     settings = dataclasses.replace(settings, hosts=_hosts(hosts, origin, settings))
     _check(settings, origins)
@@ -243,6 +249,23 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
             f"{origin}: retry_config.max_delay must not be below retry_config.initial_delay "
             f"({settings.retry_config.initial_delay:g} s)", "retry_config.max_delay", origin,
         )  # fmt: skip
+
+
+def refuse_itself(loaded: Loaded) -> None:
+    """Refuse a model server that is where the server itself would listen: it would ask itself for ever.
+
+    For who is about to serve: a client with OLLAMA_HOST pointed at oq is right to have it so.
+    """
+    own = f"127.0.0.1:{loaded.settings.server.port}"
+    for host in loaded.settings.hosts:
+        if urlsplit(host.url.replace("localhost", "127.0.0.1")).netloc == own:
+            origin = loaded.origins["hosts"]
+            origin = loaded.origins["ollama.host"] if origin == "default" else origin
+            raise ConfigError(
+                f"{origin}: ollama.host: {host.url} is where this server itself listens; say where the model server is, "
+                "with --ollama-host or OQ_OLLAMA__HOST (OLLAMA_HOST may be set for clients of this server)",
+                "ollama.host", origin,
+            )  # fmt: skip
 
 
 def rows(loaded: Loaded) -> list[tuple[str, str, str]]:

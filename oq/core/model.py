@@ -27,6 +27,7 @@ LOW, NORMAL, HIGH, CRITICAL = 1, 5, 10, 15
 PRIORITIES = {"low": LOW, "normal": NORMAL, "high": HIGH, "critical": CRITICAL}
 PRIORITY_MAX = 1000
 OUTPUT_SHOWN = 200  # characters of an answer in lists
+SETTING = -1  # `max_retries` of a task that leaves it to the queue's setting
 ATTEMPTS_KEPT = 50  # attempts recorded per task: the newest ones; a task retried for ever stays small
 
 
@@ -77,6 +78,7 @@ class TaskSpec(msgspec.Struct, frozen=True, gc=False):
         max_retries: attempts beyond the first; 0 means none.
         timeout: seconds for one whole attempt; None takes the setting; 0 means no limit.
         run_at: Unix seconds before which it must not start, or None.
+        delay: seconds after its submission before which it must not start; the queue makes a `run_at` of it.
         idempotency_key: the caller's name for this submission, or None.
         fingerprint: digest of the request, to tell a repeat from a clash of idempotency keys.
     """
@@ -93,6 +95,7 @@ class TaskSpec(msgspec.Struct, frozen=True, gc=False):
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
     fingerprint: bytes | None = None
+    delay: float | None = None
 
 
 class TaskState(msgspec.Struct, frozen=True, gc=False):

@@ -79,7 +79,7 @@ def make_app(queue: Queue, settings: Settings) -> OqApp:
         except* _Gone:
             pass  # nobody is there to be answered
 
-    app.asgi_app = Guard(FastSubmit(served, queue, settings), settings)  # type: ignore[method-assign,assignment]
+    app.asgi_app = Guard(FastSubmit(served, queue), settings)  # type: ignore[method-assign,assignment]
     return app
 
 

@@ -129,7 +129,7 @@ def one(outcomes: list[Any]) -> Any:
 async def submit() -> Response:
     """As `oq.web.submit.FastSubmit` answers it."""
     status, text, headers = await submit_one(
-        queue(), settings(), request.content_type, request.headers.get("Idempotency-Key"), await body()
+        queue(), request.content_type, request.headers.get("Idempotency-Key"), await body()
     )
     return Response(text, status, headers)
 
@@ -146,7 +146,7 @@ async def submit_batch() -> Response:
         check_json(request.content_type)
     except UnsupportedMediaType as error:
         raise UnsupportedMediaType(f"{error.message}; or NDJSON as application/x-ndjson") from None
-    items = parse_tasks(await body(), settings(), now=queue().clock.now(), idempotency_key=key)
+    items = parse_tasks(await body(), settings(), idempotency_key=key)
     return await _submit_items(cast("list[Any]", items), atomic)
 
 
@@ -167,7 +167,7 @@ async def _submit_items(items: list[Any], atomic: bool) -> Response:
 
 
 async def _submit_lines(atomic: bool, key: str | None) -> Response:
-    parser = LineParser(settings(), now=queue().clock.now(), idempotency_key=key)
+    parser = LineParser(settings(), idempotency_key=key)
     waiting: list[Any] = []
     outcomes: list[Any] = []
 

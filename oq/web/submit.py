@@ -18,7 +18,6 @@ from oq.web.errors import JSON, InternalError, UnsupportedMediaType, answer_of
 from oq.wire import parse_task, submitted_json
 
 if TYPE_CHECKING:
-    from oq.config import Settings
     from oq.queue import Queue
 
 Scope = MutableMapping[str, Any]
@@ -42,28 +41,31 @@ def check_json(content_type: str | None) -> None:
 
 def starts_as(spec: TaskSpec, now: float) -> str:
     """Return the status a new task begins with."""
-    return "scheduled" if spec.run_at is not None and spec.run_at > now else "pending"
+    return "scheduled" if spec.delay or (spec.run_at is not None and spec.run_at > now) else "pending"
 
 
 async def submit_one(
-    queue: Queue, settings: Settings, content_type: str | None, idempotency_key: str | None, body: bytes
+    queue: Queue, content_type: str | None, idempotency_key: str | None, body: bytes
 ) -> Answer:
     """Submit the task in *body*; returns once it is on disk. Raises `OqError`."""
     check_json(content_type)
-    now = queue.clock.now()
-    spec = parse_task(body, settings, now=now, idempotency_key=idempotency_key)
+    spec = parse_task(body, idempotency_key=idempotency_key)
     (key,) = await queue.submit_keys([spec])
     if isinstance(key, OqError):
         raise key
     location = f"/api/tasks/{format_id(key)}"
-    return 201, submitted_json(key, starts_as(spec, now)), {"Content-Type": JSON, "Location": location}
+    return (
+        201,
+        submitted_json(key, starts_as(spec, queue.clock.now())),
+        {"Content-Type": JSON, "Location": location},
+    )
 
 
 class FastSubmit:
     """Answers POST /api/tasks itself and hands everything else to *app*."""
 
-    def __init__(self, app: Asgi, queue: Queue, settings: Settings) -> None:
-        self._app, self._queue, self._settings = app, queue, settings
+    def __init__(self, app: Asgi, queue: Queue) -> None:
+        self._app, self._queue = app, queue
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] != "/api/tasks":
@@ -79,7 +81,7 @@ class FastSubmit:
             elif name == b"idempotency-key":
                 key = value.decode("latin-1")
         try:
-            answer = await submit_one(self._queue, self._settings, content_type, key, body)
+            answer = await submit_one(self._queue, content_type, key, body)
         except OqError as error:
             answer = answer_of(error)
         except Exception:

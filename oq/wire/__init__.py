@@ -56,6 +56,7 @@ from oq.wire.remote import (
 )
 from oq.wire.requests import (
     LineParser,
+    fingerprint,
     parse_lines,
     parse_priority_body,
     parse_task,
@@ -71,7 +72,7 @@ __all__ = [
     "RemoteError", "RemoteEvent", "RemoteHost", "RemoteLine", "RemoteStats", "RemoteTask", "Submitted",
     "Watch", "batch_json", "bulk_json", "changed_json", "counts_dict", "decode_batch", "decode_bulk",
     "decode_error", "decode_event", "decode_hosts", "decode_line", "decode_status", "decode_submitted",
-    "decode_task", "decode_tasks", "error_json", "event_json", "frame_json", "host_dict", "hosts_json", "models_json",
+    "decode_task", "decode_tasks", "error_json", "event_json", "fingerprint", "frame_json", "host_dict", "hosts_json", "models_json",
     "optional_time", "parse_bulk", "parse_duration", "parse_lines", "parse_priority", "parse_priority_body", "parse_query",
     "parse_task", "parse_tasks", "parse_time", "parse_watch", "patch_of", "priority_name", "progress_patch", "prompt_of",
     "query_parameters", "resync_json", "rfc3339", "schemas", "spec_json", "status_dict", "status_json",

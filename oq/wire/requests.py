@@ -7,13 +7,12 @@ server may set left at Go's zero values. Those count as absent; given ones are r
 from __future__ import annotations
 
 import hashlib
-import time
 from typing import Any, Literal, Protocol
 
 import msgspec
 from msgspec import Raw
 
-from oq.core.model import NORMAL, PRIORITY_MAX, TASK_TYPES, TaskSpec
+from oq.core.model import NORMAL, PRIORITY_MAX, SETTING, TASK_TYPES, TaskSpec
 from oq.errors import InvalidTask, TooLarge
 from oq.wire.payloads import ABSENT, check_keep_alive, check_options, check_payload
 from oq.wire.problems import NotJson, as_problem
@@ -23,21 +22,13 @@ MODEL_MAX, TAG_MAX, TAGS_MAX, KEY_MAX = 500, 200, 100, 500  # characters, charac
 RETRIES_MAX = 2**31 - 1
 
 
-class _RetryConfig(Protocol):
-    @property
-    def max_retries(self) -> int: ...
-
-
 class _ServerLimits(Protocol):
     @property
     def max_batch(self) -> int: ...
 
 
 class Limits(Protocol):
-    """The two settings that reading a task needs; `oq.config.Settings` is one."""
-
-    @property
-    def retry_config(self) -> _RetryConfig: ...
+    """The setting that reading tasks needs; `oq.config.Settings` has it."""
 
     @property
     def server(self) -> _ServerLimits: ...
@@ -76,21 +67,17 @@ _decode = msgspec.json.Decoder(_TaskIn).decode
 _decode_array = msgspec.json.Decoder(list[Raw]).decode
 
 
-def parse_task(
-    body: bytes, settings: Limits, *, now: float | None = None, idempotency_key: str | None = None
-) -> TaskSpec:
+def parse_task(body: bytes, *, idempotency_key: str | None = None) -> TaskSpec:
     """Return the task in *body*; `NotJson` or `InvalidTask`.
 
-    Args:
-        now: Unix seconds that a `delay` counts from; the machine's clock if None.
-        idempotency_key: the key of the request, for a task that names none itself.
+    *idempotency_key* is the key of the request, for a task that names none itself.
     """
     _check_text(body)
-    return _parse(body, settings.retry_config.max_retries, now, idempotency_key)
+    return _parse(body, idempotency_key)
 
 
 def parse_tasks(
-    body: bytes, settings: Limits, *, now: float | None = None, idempotency_key: str | None = None
+    body: bytes, settings: Limits, *, idempotency_key: str | None = None
 ) -> list[TaskSpec | InvalidTask]:
     """Return the tasks in a JSON array, each item its task or what is wrong with it.
 
@@ -105,20 +92,18 @@ def parse_tasks(
     except (ValueError, RecursionError) as exc:
         raise as_problem(exc) from None
     check_batch(len(items), settings)
-    retries, found = settings.retry_config.max_retries, []
+    found = []
     for index, item in enumerate(items):
         key = None if idempotency_key is None else f"{idempotency_key}#{index}"
-        found.append(_parse_item(item, retries, now, key))
+        found.append(_parse_item(item, key))
     return found
 
 
 class LineParser:
     """NDJSON as it arrives: feed pieces, get the tasks of the lines that are complete. Empty lines are skipped."""
 
-    def __init__(
-        self, settings: Limits, *, now: float | None = None, idempotency_key: str | None = None
-    ) -> None:
-        self._settings, self._now, self._key = settings, now, idempotency_key
+    def __init__(self, settings: Limits, *, idempotency_key: str | None = None) -> None:
+        self._settings, self._key = settings, idempotency_key
         self._rest: list[bytes] = []
         self.count = 0
 
@@ -140,7 +125,6 @@ class LineParser:
 
     def _lines(self, text: bytes) -> list[TaskSpec | InvalidTask]:
         found: list[TaskSpec | InvalidTask] = []
-        retries = self._settings.retry_config.max_retries
         for line in text.split(b"\n"):
             if not line or line.isspace():
                 continue
@@ -149,7 +133,7 @@ class LineParser:
             check_batch(self.count, self._settings)
             try:
                 _check_text(line)
-                found.append(_parse_item(line, retries, self._now, key))
+                found.append(_parse_item(line, key))
             except InvalidTask as problem:
                 found.append(problem)
         return found
@@ -176,16 +160,14 @@ def _check_text(body: bytes) -> None:
             raise NotJson(f"the body is not UTF-8 text (byte {exc.start})") from None
 
 
-def _parse_item(
-    item: bytes | Raw, retries: int, now: float | None, key: str | None
-) -> TaskSpec | InvalidTask:
+def _parse_item(item: bytes | Raw, key: str | None) -> TaskSpec | InvalidTask:
     try:
-        return _parse(item, retries, now, key)
+        return _parse(item, key)
     except InvalidTask as problem:
         return problem
 
 
-def _parse(body: bytes | Raw, retries: int, now: float | None, key: str | None) -> TaskSpec:
+def _parse(body: bytes | Raw, key: str | None) -> TaskSpec:
     try:
         given = _decode(body)
     except (ValueError, RecursionError) as exc:
@@ -204,8 +186,6 @@ def _parse(body: bytes | Raw, retries: int, now: float | None, key: str | None) 
         if keep_alive is not None:
             raise InvalidTask("keep_alive is given twice, beside the payload and in it", "payload.keep_alive")
         keep_alive = check_keep_alive(bytes(given.keep_alive))
-    if given.max_retries is not None:
-        retries = _retries(given.max_retries)
     priority = given.priority
     if priority is None or priority == "":
         priority = NORMAL
@@ -216,7 +196,7 @@ def _parse(body: bytes | Raw, retries: int, now: float | None, key: str | None) 
         or given.created_at or given.started_at or given.completed_at
     ):  # fmt: skip
         _refuse_server_fields(given)
-    key = _key(given.idempotency_key or key)
+    run_at, delay = _times(given)
     return TaskSpec(
         type=type_,
         model=model,
@@ -224,12 +204,12 @@ def _parse(body: bytes | Raw, retries: int, now: float | None, key: str | None) 
         options=options,
         keep_alive=keep_alive,
         priority=priority,
-        max_retries=retries,
+        max_retries=SETTING if given.max_retries is None else _retries(given.max_retries),
         timeout=None if given.timeout in (None, "") else parse_duration(given.timeout, "timeout"),
-        run_at=_run_at(given, now),
+        run_at=run_at,
         tags=() if given.tags is None else _tags(given.tags),
-        idempotency_key=key,
-        fingerprint=None if key is None else _fingerprint(given, payload, options, keep_alive, priority),
+        idempotency_key=_key(given.idempotency_key or key),
+        delay=delay,
     )
 
 
@@ -245,16 +225,14 @@ def _retries(value: int) -> int:
     raise InvalidTask("max_retries must be 0 (none) or more", "max_retries")
 
 
-def _run_at(given: _TaskIn, now: float | None) -> float | None:
+def _times(given: _TaskIn) -> tuple[float | None, float | None]:
+    """Return `run_at` and `delay`, of which one at most is given."""
     delayed = given.delay is not None and given.delay != ""
     if given.run_at not in _EMPTY:
         if delayed:
             raise InvalidTask("give either run_at or delay, not both", "delay")
-        return parse_time(given.run_at, "run_at")
-    if not delayed:
-        return None
-    # A server passes its own clock; time.time() serves a program that only reads a file of tasks.
-    return (time.time() if now is None else now) + parse_duration(given.delay, "delay")
+        return parse_time(given.run_at, "run_at"), None
+    return None, parse_duration(given.delay, "delay") if delayed else None
 
 
 def _tags(tags: list[str]) -> tuple[str, ...]:
@@ -272,16 +250,15 @@ def _key(key: str | None) -> str | None:
     return key
 
 
-def _fingerprint(
-    given: _TaskIn, payload: bytes, options: bytes | None, keep_alive: bytes | None, priority: int
-) -> bytes:
+def fingerprint(spec: TaskSpec) -> bytes:
     """Return a digest of what was asked, the same for two spellings of one request.
 
-    `delay` and `run_at` count as they were written: a repeat of a delayed task is the same task.
+    *spec* is as it was asked for: a `delay` is not yet a time, so that a repeat of a delayed task is the same task,
+    and `max_retries` is negative where the setting counts.
     """
     parts = [
-        given.type, given.model, *(_plain(part) for part in (payload, options, keep_alive)), priority,
-        given.max_retries, given.tags or None, given.timeout, given.run_at, given.delay,
+        spec.type, spec.model, *(_plain(part) for part in (spec.payload, spec.options, spec.keep_alive)), spec.priority,
+        max(-1, spec.max_retries), spec.tags, spec.timeout, spec.run_at, spec.delay,
     ]  # fmt: skip
     return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=16).digest()
 
@@ -304,6 +281,7 @@ class _TaskPosted(msgspec.Struct, omit_defaults=True, kw_only=True):
     max_retries: int | None = None
     timeout: float | None = None
     run_at: str | None = None
+    delay: float | None = None
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
 
@@ -321,6 +299,7 @@ def spec_json(spec: TaskSpec) -> bytes:
             max_retries=None if spec.max_retries < 0 else spec.max_retries,
             timeout=spec.timeout,
             run_at=None if spec.run_at is None else rfc3339(spec.run_at),
+            delay=spec.delay,
             tags=spec.tags,
             idempotency_key=spec.idempotency_key,
         )

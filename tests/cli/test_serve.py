@@ -175,3 +175,9 @@ def test_a_client_that_stopped_reading_does_not_hold_up_the_stop(
         for _ in range(2):
             client.submit_many([generate("m" * 400, "x")] * 5000)
         assert served.stop(timeout=5.5) == 0
+
+
+def test_a_server_does_not_queue_in_front_of_itself(bare):
+    found = bare("serve", "--port", "7199", "--ollama-host", "localhost:7199")
+    assert found.exit_code == 1
+    assert "where this server itself listens" in found.stderr

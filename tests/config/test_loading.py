@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from oq.config import FIELDS, SECTIONS, load_settings, rows, settings_from
+from oq.config import FIELDS, SECTIONS, load_settings, refuse_itself, rows, settings_from
 from oq.errors import ConfigError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/reference/settings.md"
@@ -172,3 +172,22 @@ def test_settings_are_frozen() -> None:
         part = getattr(settings, section)
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(part, dataclasses.fields(part)[0].name, 1)
+
+
+def test_a_host_named_at_the_start_wins_over_the_list_in_the_file(tmp_path: Path) -> None:
+    text = "hosts:\n- {name: big, url: a}\n- url: b\n"
+    assert [h.url for h in load(tmp_path, text, {"OLLAMA_HOST": "c"}).settings.hosts] == [
+        "http://a:11434", "http://b:11434",
+    ]  # fmt: skip
+    loaded = load(tmp_path, text, ollama__host="c")
+    assert [h.url for h in loaded.settings.hosts] == ["http://c:11434"]
+    assert loaded.origins["hosts"] .startswith("flag")
+
+
+@pytest.mark.parametrize("address", ["localhost:7125", "http://127.0.0.1:7125"])
+def test_the_server_is_not_its_own_model_server(tmp_path: Path, address: str) -> None:
+    environ = {"OLLAMA_HOST": address}
+    with pytest.raises(ConfigError, match="this server itself") as caught:
+        refuse_itself(load(tmp_path, "", environ))
+    assert caught.value.origin == "environment OLLAMA_HOST"
+    refuse_itself(load(tmp_path, "", environ, server__port=7200))

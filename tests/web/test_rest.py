@@ -64,6 +64,15 @@ async def test_a_waiting_task_tells_its_place(house: House) -> None:
     assert task["queue_position"] == 2
 
 
+async def test_a_delayed_task_sent_again_with_its_key_is_the_same_task(house: House) -> None:
+    body = {**TASK, "delay": "5m", "idempotency_key": "later"}
+    first = await house.post("/api/tasks", body)
+    await trio.sleep(9)
+    again = await house.post("/api/tasks", body)
+    assert first.status_code == again.status_code == 201
+    assert (await first.get_json())["task_id"] == (await again.get_json())["task_id"]
+
+
 async def test_the_same_key_and_body_are_the_same_task_and_another_body_is_a_conflict(house: House) -> None:
     first = await house.post("/api/tasks", TASK, Idempotency_Key="k")
     again = await house.post("/api/tasks", TASK, Idempotency_Key="k")
