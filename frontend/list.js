@@ -1,0 +1,150 @@
+/**
+ * Which rows are read, and when.
+ *
+ * At the top of the newest-first list the window follows: no anchor, read again at most once a second when counts
+ * changed. Scrolled, the anchor (the newest row of the moment) keeps every row at its place; newer ones are counted.
+ */
+import {effect, signal} from "./lib.js";
+import {ask, get} from "./api.js";
+import {conditions, queryString} from "./filter.js";
+import {chosen, cursor, dispatch, listKey, route, state} from "./store.js";
+/** @import {ApiError} from "./api.js" */
+/** @import {Task} from "./types.js" */
+
+const PAGE = 100; // rows a request when scrolling
+const AROUND = 25; // rows read beyond the edge, so that a slow scroll meets no hole
+export const REFRESH_MS = 1000;
+
+export const listError = signal(/** @type {ApiError | null} */ (null));
+/** True once the list is scrolled away from its top. */
+export const scrolled = signal(false);
+
+/** @type {string | null} */ let anchor = null;
+let visible = {first: 0, count: 40};
+/** The rows on the screen: whose changes the server is to tell. */
+export const watched = signal(visible);
+/** @type {AbortController | null} */ let asked = null;
+let reading = {first: 0, end: 0};
+/** @type {number | undefined} */ let timer;
+let readAt = 0;
+
+/** Is the whole store shown, so that the counts alone tell how many rows there are? */
+function everything() {
+  const {status, filter, sort} = route.peek();
+  return !status && !filter && sort === "-created";
+}
+
+/** The fields of the list and bulk routes that mean the tasks shown. */
+export function shownConditions() {
+  return conditions(route.peek().filter, route.peek().status);
+}
+
+/** @param {number} offset @param {number} limit */
+async function read(offset, limit) {
+  const {sort} = route.peek(), view = state.peek().view;
+  asked?.abort();
+  const mine = new AbortController();
+  asked = mine;
+  reading = {first: offset, end: offset + limit};
+  readAt = performance.now();
+  const query = queryString(shownConditions(), {sort, offset: offset || null, limit, anchor: sort === "-created" ? anchor : null});
+  try {
+    const {text, headers} = await ask(`/api/tasks?${query}`, {signal: mine.signal});
+    const total = Number(headers.get("x-total-count")), fresh = Number(headers.get("x-newer-count") ?? 0);
+    const tasks = /** @type {Task[]} */ (JSON.parse(text));
+    listError.value = null;
+    const complete = headers.get("x-search-complete") !== "false";
+    dispatch({type: "rows", view, offset, tasks, found: total - fresh, fresh, complete});
+  } catch (error) {
+    if (!mine.signal.aborted) listError.value = /** @type {ApiError} */ (error);
+  } finally {
+    if (asked === mine) {
+      asked = null;
+      reading = {first: 0, end: 0};
+    }
+  }
+}
+
+/** Read again what is on the screen. */
+export function refresh() {
+  clearTimeout(timer);
+  timer = undefined;
+  return read(visible.first, Math.max(1, Math.min(PAGE, visible.count)));
+}
+
+function refreshSoon() {
+  timer ??= setTimeout(refresh, Math.max(0, readAt + REFRESH_MS - performance.now()));
+}
+
+/** The list tells what part of it is on the screen. @param {number} first @param {number} count */
+export function show(first, count) {
+  visible = {first, count};
+  watched.value = visible;
+  const {places, found} = state.peek();
+  const end = Math.min(first + count, found ?? count);
+  for (let place = first; place < end; place++) {
+    if (places.has(place) || (place >= reading.first && end <= reading.end)) continue;
+    const offset = Math.max(0, first - AROUND);
+    void read(offset, Math.min(PAGE, count + 2 * AROUND));
+    return;
+  }
+}
+
+/** @param {boolean} away from the top */
+export function setScrolled(away) {
+  if (away === scrolled.peek()) return;
+  scrolled.value = away;
+  anchor = away && route.peek().sort === "-created" ? state.peek().places.get(0) ?? null : null;
+  if (!away) void refresh();
+}
+
+async function readCounts() {
+  const {epoch, seq} = state.peek();
+  try {
+    const found = await get("/api/status");
+    const counts = {pending: found.pending_tasks, scheduled: found.scheduled_tasks, running: found.running_tasks,
+      completed: found.completed_tasks, failed: found.failed_tasks, cancelled: found.cancelled_tasks};
+    dispatch({type: "counts", counts, epoch, asked: seq});
+  } catch {
+    // The connection is down: the next hello brings the counts.
+  }
+}
+
+/** Keep the list fresh from now on. */
+export function startList() {
+  effect(() => {
+    listKey.value;
+    anchor = null;
+    scrolled.value = false;
+    chosen.value = new Set();
+    cursor.value = -1;
+    dispatch({type: "view"});
+    visible = {...visible, first: 0};
+    void refresh();
+  });
+  let {counts, stale} = state.peek();
+  effect(() => {
+    const next = state.value;
+    if (next.stale !== stale) {
+      stale = next.stale;
+      void refresh();
+      void readCounts();
+    } else if (next.counts !== counts && document.visibilityState === "visible" && route.peek().page === "tasks") {
+      if (matters(counts, next.counts)) refreshSoon();
+    }
+    counts = next.counts;
+  });
+  document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && refreshSoon());
+}
+
+/** Can these new counts have moved or added rows? @param {Record<string, number>} before @param {Record<string, number>} after */
+function matters(before, after) {
+  const {status, sort} = route.peek();
+  if (everything() || (!status && sort.endsWith("created"))) {
+    return !scrolled.peek() && total(before) !== total(after);
+  }
+  return status ? before[status] !== after[status] : true;
+}
+
+/** @param {Record<string, number>} counts */
+const total = (counts) => Object.values(counts).reduce((a, b) => a + b, 0);
