@@ -58,6 +58,11 @@ export function exact(at) {
 /** The last characters, which differ between ids of one moment. @param {string} id */
 export const shortId = (id) => id.slice(-8);
 
+/** An error without which server said it at which address: the list has a column for the host. @param {string} text */
+export function shortError(text) {
+  return text.replace(/^model server "[^"]*" \([^)]*\) (?:answered )?/, "");
+}
+
 const LEVELS = /** @type {const} */ ([[1, "low"], [5, "normal"], [10, "high"], [15, "critical"]]);
 
 /** The nearest named level at or below, for the icon; and its name if the number has one.

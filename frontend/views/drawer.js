@@ -44,11 +44,18 @@ export function Drawer() {
     <div class="drawer-tabs"><div role="tablist" aria-label=${t("drawer.tabs")}>${TABS.map((name) => html`<button role="tab" id=${`tab-${name}`} aria-selected=${tab.value === name ? "true" : "false"}
         aria-controls="drawer-panel" tabindex=${tab.value === name ? 0 : -1} onClick=${() => (tab.value = name)} onKeyDown=${turn}>${t(`tab.${name}`)}</button>`)}</div>
       <span class="grow"></span>
-      ${tab.value === "output" ? html`<label class="follow"><input type="checkbox" checked=${follow.value === "yes"}
+      ${tab.value === "output" && task.status === "running" ? html`<label class="follow"><input type="checkbox" checked=${follow.value === "yes"}
         onChange=${(/** @type {Event} */ event) => (follow.value = /** @type {HTMLInputElement} */ (event.target).checked ? "yes" : "no")} /> ${t("drawer.follow")}</label>` : null}
+      ${tab.value === "output" && task.status === "completed" && !task.embeddings ? html`<button onClick=${() => copyOutput(task)}>${t("action.copy")}</button>` : null}
     </div>
     ${h(Panel, {task, name: tab.value, key: `${task.id} ${tab.value}`})}
   </aside>`;
+}
+
+/** @param {Summary} task */
+async function copyOutput(task) {
+  const whole = (task.output_chars ?? 0) > (task.output ?? "").length ? (await wholeTask(task.id)).get("output") : undefined;
+  await copy(whole === undefined ? task.output ?? "" : JSON.parse(whole), "copied.output");
 }
 
 /** Arrows go from tab to tab. @param {KeyboardEvent} event */

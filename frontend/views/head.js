@@ -36,7 +36,7 @@ export function Head({retry}) {
 /** "live", or how old what is shown is. */
 function LivePill() {
   const {status, at} = link.value;
-  if (status === "live") return html`<span class="live on" role="status"><span aria-hidden="true">●</span> <span class="wide-live">${t("link.live")}</span></span>`;
+  if (status === "live") return html`<span class="live on" role="status"><span aria-hidden="true">●</span> ${t("link.live")}</span>`;
   if (at === null) return html`<span class="live" role="status"><span aria-hidden="true">○</span> ${t("link.connecting")}</span>`;
   return html`<span class="live off" role="status"><span aria-hidden="true">○</span> ${t("link.age", {age: duration(now.value - skew.value - at / 1000, language.value)})}</span>`;
 }

@@ -1,6 +1,6 @@
 /** The table of tasks: a tall box in which only the rows on the screen exist. */
 import {Component, h, html, useEffect, useLayoutEffect, useRef, useState} from "../lib.js";
-import {age, count, duration, exact, seconds, shortId, spans} from "../format.js";
+import {age, count, duration, exact, seconds, shortError, shortId, spans} from "../format.js";
 import {copy, failureText} from "../actions.js";
 import {language, t, tName} from "../i18n.js";
 import {listError, refresh, scrolled, setScrolled, show} from "../list.js";
@@ -69,7 +69,7 @@ class Row extends Component {
       <span role="gridcell" class="c-type">${tName("type", task.type)}</span>
       <span role="gridcell" class="c-model mono" title=${task.model}>${task.model}</span>
       <span role="gridcell" class=${failed ? "c-prompt both" : "c-prompt"} title=${[task.prompt, task.error].filter(Boolean).join("\n")}>${
-        failed ? html`<span>${task.prompt ?? ""}</span> <span class="error">${task.error}</span>` : task.prompt ?? ""}</span>
+        failed ? html`<span>${task.prompt ?? ""}</span> <span class="error">${shortError(task.error ?? "")}</span>` : task.prompt ?? ""}</span>
       <span role="gridcell" class="c-host mono">${task.host ?? ""}</span>
       <span role="gridcell" class="c-tokens">${task.tokens === undefined ? "" : count(task.tokens)}</span>
       <span role="gridcell" class="c-try">${tries}</span>
