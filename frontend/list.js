@@ -14,6 +14,7 @@ import {chosen, cursor, dispatch, listKey, route, state} from "./store.js";
 const PAGE = 100; // rows a request when scrolling
 const AROUND = 25; // rows read beyond the edge, so that a slow scroll meets no hole
 export const REFRESH_MS = 1000;
+const HEAL_MS = 15_000; // what counts cannot show is seen at the latest after this
 
 export const listError = signal(/** @type {ApiError | null} */ (null));
 /** True once the list is scrolled away from its top. */
@@ -129,19 +130,25 @@ export function startList() {
       stale = next.stale;
       void refresh();
       void readCounts();
-    } else if (next.counts !== counts && document.visibilityState === "visible" && route.peek().page === "tasks") {
-      if (matters(counts, next.counts)) refreshSoon();
-    }
+    } else if (next.counts !== counts && listIsShown() && matters(counts, next.counts)) refreshSoon();
     counts = next.counts;
   });
+  let seq = -1;
+  setInterval(() => {
+    if (state.peek().seq !== seq && !scrolled.peek() && listIsShown()) refreshSoon();
+    ({seq} = state.peek());
+  }, HEAL_MS);
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && refreshSoon());
 }
+
+const listIsShown = () => document.visibilityState === "visible" && route.peek().page === "tasks";
 
 /** Can these new counts have moved or added rows? @param {Record<string, number>} before @param {Record<string, number>} after */
 function matters(before, after) {
   const {status, sort} = route.peek();
   if (everything() || (!status && sort.endsWith("created"))) {
-    return !scrolled.peek() && total(before) !== total(after);
+    // Finished tasks only get fewer by deletion or retry: with an insertion at the same time the total does not tell.
+    return !scrolled.peek() && (total(before) !== total(after) || ["completed", "failed", "cancelled"].some((name) => (after[name] ?? 0) < (before[name] ?? 0)));
   }
   return status ? before[status] !== after[status] : true;
 }

@@ -48,3 +48,8 @@ test("blocks end at newlines, lose nothing and split no character", () => {
     assert.equal(joined, text);
   }));
 });
+
+test("a long text without a break is never cut inside a character", () => {
+  const text = "😀".repeat(20_000);
+  for (const size of [0, 1]) assert.equal(text.slice(0, blockEnd(size, text)).length % 2, 0);
+});
