@@ -21,10 +21,10 @@ export function Head({retry}) {
       html`<a href=${name === "tasks" ? "#/" : `#/${name}`} aria-current=${page === name ? "page" : undefined}
         onClick=${(/** @type {Event} */ event) => { event.preventDefault(); go({page: name, id: null}); }}>${t(`nav.${name}`)}</a>`)}</nav>
     <span class="grow"></span>
-    <button class="pause" disabled=${!sys} aria-pressed=${paused ? "true" : "false"} aria-label=${t(paused ? "queue.resume" : "queue.pause")} onClick=${togglePause}>
+    <button class="pause" disabled=${!sys} aria-pressed=${paused ? "true" : "false"} onClick=${togglePause}>
       <span aria-hidden="true">${paused ? "▶" : "❚❚"}</span> <span class="wide">${t(paused ? "queue.resume" : "queue.pause")}</span></button>
-    <button class="primary new" aria-label=${t("new.title")} onClick=${() => (dialog.value = {kind: "new"})}>
-      <span aria-hidden="true">+</span> <span class="wide">${t("new.title")} <kbd>n</kbd></span></button>
+    <button class="primary new" onClick=${() => (dialog.value = {kind: "new"})}>
+      <span aria-hidden="true">+</span> <span class="wide">${t("new.title")} <kbd aria-hidden="true">n</kbd></span></button>
     <button class="square" lang=${language.value === "zh" ? "en" : "zh-CN"} aria-label=${other} title=${other} onClick=${switchLanguage}>${language.value === "zh" ? "EN" : "中"}</button>
     <button class="square" aria-label=${t("theme.label", {theme: t(`theme.${theme.value}`)})} title=${t("theme.label", {theme: t(`theme.${theme.value}`)})}
       onClick=${() => (theme.value = THEMES[theme.peek()])}>${THEME_ICON[theme.value]}</button>
