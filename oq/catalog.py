@@ -321,8 +321,12 @@ def _walk(
 ) -> Iterator[int]:
     """Yield the keys of *classes*, one class after the other, without the first *offset*."""
     for sets, start in zip(classes, starts, strict=True):
+        size = sum(map(len, sets))
+        if start is not None and offset > DEEP_OFFSET:
+            # A deep page under an anchor: those on the other side of it only make it deeper.
+            below = sum(keys.rank(start if newest_first else start + 1) for keys in sets)
+            offset, start = offset + (size - below if newest_first else below), None
         if start is None:
-            size = sum(map(len, sets))
             if offset >= size:
                 offset -= size
                 continue

@@ -194,6 +194,8 @@ def test_a_deep_offset_finds_the_same_page_as_a_walk(sort: str) -> None:
     for offset in (1999, 2001, 2049, 3999, 4000, 4001, 8123, 11_998, 12_000, 50_000):
         query = Query(sort=sort, limit=5, offset=offset)
         assert catalog.find(query) == naive_find(stored, query)
+        below = Query(sort=sort, limit=5, offset=offset, before=FIRST + 7 * 5001)
+        assert catalog.find(below) == naive_find(stored, below)
 
 
 def test_an_unknown_sort_is_refused() -> None:
