@@ -3,7 +3,7 @@ import {ApiError, ask, post, taskPath} from "./api.js";
 import {count} from "./format.js";
 import {t} from "./i18n.js";
 import {refresh, shownConditions} from "./list.js";
-import {chosen, dialog, dispatch, go, route, state, toast} from "./store.js";
+import {chosen, dialog, dispatch, found, fresh, go, route, state, toast} from "./store.js";
 /** @import {Key} from "./i18n.js" */
 
 /** @typedef {"cancel" | "retry" | "delete" | "priority"} Action */
@@ -27,7 +27,7 @@ async function attempt(run) {
 /** How many tasks an action on the chosen ones means. */
 export function chosenCount() {
   const {value} = chosen;
-  return value === "all" ? (state.value.found ?? 0) + state.value.fresh : value.size;
+  return value === "all" ? (found.value ?? 0) + fresh.value : value.size;
 }
 
 /** Do it to the chosen tasks, or after a question if it cannot be undone. @param {Action} action @param {number} [priority] */

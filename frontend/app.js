@@ -5,7 +5,7 @@ import {language, loadWords, t} from "./i18n.js";
 import {startKeys} from "./keys.js";
 import {startList, watched} from "./list.js";
 import {Connection} from "./socket.js";
-import {dialog, dispatch, link, now, route, skew, startClock, state, theme} from "./store.js";
+import {dialog, dispatch, link, now, open, places, route, skew, startClock, sys, theme} from "./store.js";
 import {hear, startTask} from "./task.js";
 import {BulkBar, Toasts} from "./views/bulk.js";
 import {startCharts, Strip} from "./views/charts.js";
@@ -33,7 +33,9 @@ function hearMessage(message) {
 }
 
 const connection = new Connection(url, hearMessage, (next) => {
-  if (next.status !== link.peek().status) now.value = Date.now() / 1000 + skew.peek();
+  // While it lives every frame moves only its time, and nobody shows that.
+  if (next.status === "live" && link.peek().status === "live") return;
+  now.value = Date.now() / 1000 + skew.peek();
   link.value = next;
 });
 
@@ -58,20 +60,20 @@ function Page() {
   const {page, id} = route.value;
   const main = page === "hosts" ? h(Hosts, {}) : page === "events" ? h(Events, {})
     : html`${h(Strip, {})}${h(Tabs, {})}<div class=${id ? "body with-drawer" : "body"}>${h(List, {})}${h(Drawer, {})}</div>`;
-  return html`${h(Head, {retry: () => connection.open()})}<main class=${`main page-${page}`}><h1 class="hidden">oq</h1>${main}</main>${h(BulkBar, {})}${h(Toasts, {})}${h(Dialogs, {})}`;
+  return html`${h(Head, {retry: () => connection.open()})}<main class=${`main page-${page}`}><h1 class="hidden">oq</h1>${main}${h(BulkBar, {})}${h(Toasts, {})}</main>${h(Dialogs, {})}`;
 }
 
 function startWatching() {
   let timer = 0;
   effect(() => {
-    const {places, open} = state.value, {first, count} = watched.value;
+    const {first, count} = watched.value, task = open.value?.id ?? null;
     /** @type {string[]} */ const ids = [];
     for (let place = first; place < first + count; place++) {
-      const id = places.get(place);
+      const id = places.value.get(place);
       if (id) ids.push(id);
     }
     clearTimeout(timer);
-    timer = setTimeout(() => connection.watch(ids, open?.id ?? null), WATCH_MS);
+    timer = setTimeout(() => connection.watch(ids, task), WATCH_MS);
   });
 }
 
@@ -79,8 +81,7 @@ effect(() => {
   document.documentElement.dataset.theme = theme.value;
 });
 effect(() => {
-  const {status, sys} = {status: link.value.status, sys: state.value.sys};
-  document.title = `${status === "lost" ? "✕ " : sys?.paused ? "❚❚ " : ""}oq`;
+  document.title = `${link.value.status === "lost" ? "✕ " : sys.value?.paused ? "❚❚ " : ""}oq`;
 });
 await loadWords();
 effect(() => {

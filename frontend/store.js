@@ -2,7 +2,7 @@
 import {computed, effect, signal} from "./lib.js";
 import {apply, START} from "./state.js";
 import {formatRoute, parseRoute} from "./filter.js";
-/** @import {Message, Route, State, Task} from "./types.js" */
+/** @import {Message, Route, State} from "./types.js" */
 /** @import {Link} from "./socket.js" */
 
 export const state = signal(/** @type {State} */ (START));
@@ -40,11 +40,6 @@ export function go(change, replace = false) {
   route.value = parseRoute(to);
 }
 
-/** @param {string} id @returns {Task | null | undefined} */
-export function taskOf(id) {
-  return state.value.tasks.get(id);
-}
-
 let toastNumber = 0;
 /** @param {string} text @param {boolean} bad */
 export function toast(text, bad = false) {
@@ -69,6 +64,11 @@ export function preference(name, fallback, allowed) {
 export const theme = preference("theme", /** @type {"auto" | "light" | "dark"} */ ("auto"), ["auto", "light", "dark"]);
 export const follow = preference("follow", "yes", ["yes", "no"]);
 export const span = preference("span", /** @type {"5m" | "1h" | "24h"} */ ("5m"), ["5m", "1h", "24h"]);
+/** Parts of the state: a view that reads one is drawn again only when that one changed. */
+export const sys = computed(() => state.value.sys), counts = computed(() => state.value.counts), total = computed(() => state.value.total);
+export const samples = computed(() => state.value.samples), epoch = computed(() => state.value.epoch), view = computed(() => state.value.view);
+export const found = computed(() => state.value.found), fresh = computed(() => state.value.fresh), complete = computed(() => state.value.complete);
+export const places = computed(() => state.value.places), tasks = computed(() => state.value.tasks), open = computed(() => state.value.open);
 /** What list is shown, apart from what is open beside it. */
 export const listKey = computed(() => JSON.stringify([route.value.status, route.value.filter, route.value.sort]));
 

@@ -3,13 +3,13 @@ import {html} from "../lib.js";
 import {actOnChosen, chosenCount} from "../actions.js";
 import {count} from "../format.js";
 import {t} from "../i18n.js";
-import {chosen, dismiss, route, state, toasts} from "../store.js";
+import {chosen, dismiss, found, fresh, route, toasts} from "../store.js";
 import {priorityWord} from "./drawer.js";
 
 export function BulkBar() {
   const number = chosenCount();
   if (number === 0 || route.value.page !== "tasks") return null;
-  const {found, fresh} = state.value, all = (found ?? 0) + fresh;
+  const all = (found.value ?? 0) + fresh.value;
   return html`<div class="bulk" role="toolbar" aria-label=${t("bulk.label")}>
     <strong role="status">${t("bulk.chosen", {count: count(number)})}</strong>
     ${chosen.value !== "all" && all > number ? html`<button class="link" onClick=${() => (chosen.value = "all")}>${t("bulk.all", {count: count(all)})}</button>` : null}

@@ -4,7 +4,7 @@ import {get} from "../api.js";
 import {clock, count, duration, exact, rate} from "../format.js";
 import {language, t} from "../i18n.js";
 import {columns, latest, perSecond, recent} from "../series.js";
-import {go, link, span, state, theme} from "../store.js";
+import {go, link, samples as recentSamples, span, sys, theme} from "../store.js";
 import {samplesOf} from "../state.js";
 /** @import {Host, Sample} from "../types.js" */
 /** @import {Lines} from "../series.js" */
@@ -12,7 +12,7 @@ import {samplesOf} from "../state.js";
 const SPANS = /** @type {const} */ (["5m", "1h", "24h"]);
 const STEP_SECONDS = {"5m": 1, "1h": 15, "24h": 300};
 const long = signal(/** @type {Sample[]} */ ([]));
-const samples = computed(() => (span.value === "5m" ? state.value.samples : long.value));
+const samples = computed(() => (span.value === "5m" ? recentSamples.value : long.value));
 
 /** Read the longer series, now and whenever there can be a new sample. */
 export function startCharts() {
@@ -110,7 +110,7 @@ function options(kind, element, pointed) {
 
 /** Busy slots and loaded models of each host; one that is down is red. */
 function HostStrip() {
-  const hosts = state.value.sys?.hosts ?? [];
+  const hosts = sys.value?.hosts ?? [];
   return html`<a class="hosts-strip" href="#/hosts" onClick=${(/** @type {Event} */ event) => { event.preventDefault(); go({page: "hosts"}); }}>
     ${hosts.slice(0, 4).map((host) => html`<span class=${host.up ? "host" : "host down"}><span class="mono name" title=${host.name}>${host.name}</span>
       ${h(Slots, {host})}<span class="muted what">${host.up ? `${host.busy}/${host.slots}${loaded(host)}` : t("host.down")}</span></span>`)}

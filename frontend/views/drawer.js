@@ -7,7 +7,7 @@ import {clock, count, duration, exact, rate, seconds, spans} from "../format.js"
 import {language, t, tName} from "../i18n.js";
 import {Output} from "../output.js";
 import {indented, members} from "../rawjson.js";
-import {dialog, follow, go, now, route, state} from "../store.js";
+import {dialog, follow, go, now, open, route, state} from "../store.js";
 import {listen, openError, raw, readOpen, requestOf, wholeTask} from "../task.js";
 import {StatusMark} from "./icons.js";
 import {Timeline} from "./timeline.js";
@@ -24,7 +24,7 @@ export async function act(id, action, priority) {
 }
 
 export function Drawer() {
-  const {id} = route.value, task = state.value.open, error = openError.value;
+  const {id} = route.value, task = open.value, error = openError.value;
   const place = useRef(/** @type {HTMLElement | null} */ (null));
   if (!id) return null;
   const close = html`<button class="square" aria-label=${t("action.close")} title="Esc" onClick=${() => go({id: null})}>✕</button>`;

@@ -3,7 +3,7 @@ import {html, signal, useEffect} from "../lib.js";
 import {authorization} from "../api.js";
 import {clock, exact, seconds, shortId} from "../format.js";
 import {t, tName} from "../i18n.js";
-import {now, state} from "../store.js";
+import {epoch, now, state} from "../store.js";
 
 const KEPT = 500;
 const BEFORE = 200; // events of before the page was opened
@@ -33,10 +33,10 @@ export function parseEvents(text) {
 
 /** @param {AbortSignal} signal @param {(event: Happening) => void} take */
 async function readStream(signal, take) {
-  const {epoch, seq} = state.peek();
+  const {epoch: run, seq} = state.peek();
   /** @type {Record<string, string>} */
   const headers = {accept: "text/event-stream", ...authorization()};
-  if (epoch) headers["last-event-id"] = `${epoch}-${Math.max(0, events.peek()[0]?.seq ?? seq - BEFORE)}`;
+  if (run) headers["last-event-id"] = `${run}-${Math.max(0, events.peek()[0]?.seq ?? seq - BEFORE)}`;
   const response = await fetch("/api/events", {signal, headers});
   if (!response.ok || !response.body) throw new Error(String(response.status));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -77,7 +77,7 @@ export function Events() {
       stop.abort();
       clearInterval(drawing);
     };
-  }, [state.value.epoch]);
+  }, [epoch.value]);
   const types = GROUPS[only.value] ?? [];
   const shown = types.length ? events.value.filter(({type}) => types.includes(type)) : events.value;
   return html`<div class="page"><div class="page-head"><h1>${t("nav.events")}</h1>

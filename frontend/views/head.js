@@ -3,7 +3,7 @@ import {h, html} from "../lib.js";
 import {togglePause} from "../actions.js";
 import {clock, duration} from "../format.js";
 import {language, switchLanguage, t} from "../i18n.js";
-import {dialog, go, link, now, restarted, route, skew, state, theme} from "../store.js";
+import {dialog, go, link, now, restarted, route, skew, sys, theme} from "../store.js";
 /** @import {Route} from "../types.js" */
 
 const THEMES = /** @type {const} */ ({auto: "light", light: "dark", dark: "auto"});
@@ -11,8 +11,8 @@ const THEME_ICON = {auto: "◑", light: "☀", dark: "☾"};
 
 /** @param {{retry: () => void}} props */
 export function Head({retry}) {
-  const {sys} = state.value, {page} = route.value;
-  const paused = sys?.paused || sys?.draining;
+  const {page} = route.value;
+  const paused = sys.value?.paused || sys.value?.draining;
   const other = language.value === "zh" ? "English" : "中文";
   return html`<header class="top">
     <a class="logo" href="#/">oq</a>
@@ -21,7 +21,7 @@ export function Head({retry}) {
       html`<a href=${name === "tasks" ? "#/" : `#/${name}`} aria-current=${page === name ? "page" : undefined}
         onClick=${(/** @type {Event} */ event) => { event.preventDefault(); go({page: name, id: null}); }}>${t(`nav.${name}`)}</a>`)}</nav>
     <span class="grow"></span>
-    <button class="pause" disabled=${!sys} aria-pressed=${paused ? "true" : "false"} onClick=${togglePause}>
+    <button class="pause" disabled=${!sys.value} aria-pressed=${paused ? "true" : "false"} onClick=${togglePause}>
       <span aria-hidden="true">${paused ? "▶" : "❚❚"}</span> <span class="wide">${t(paused ? "queue.resume" : "queue.pause")}</span></button>
     <button class="primary new" onClick=${() => (dialog.value = {kind: "new"})}>
       <span aria-hidden="true">+</span> <span class="wide">${t("new.title")} <kbd aria-hidden="true">n</kbd></span></button>
@@ -43,7 +43,7 @@ function LivePill() {
 
 /** @param {{retry: () => void}} props */
 function Banners({retry}) {
-  const {status, at, retryAt, reason} = link.value, {sys} = state.value;
+  const {status, at, retryAt, reason} = link.value, system = sys.value;
   const banners = [];
   if (status === "lost") {
     const wait = retryAt === null ? null : Math.max(0, Math.ceil(retryAt / 1000 - (now.value - skew.value)));
@@ -52,9 +52,9 @@ function Banners({retry}) {
     banners.push(html`<div class="banner bad" role="alert"><span>${t(reason ? "banner.stopped" : "banner.lost")} ${since} ${next}</span>
       <button onClick=${retry}>${t("banner.now")}</button></div>`);
   }
-  if (sys && !sys.storage_ok) banners.push(html`<div class="banner bad" role="alert">${t("banner.storage")}</div>`);
-  if (sys?.draining) banners.push(html`<div class="banner warn" role="status">${t("banner.draining")}</div>`);
-  else if (sys?.paused) banners.push(html`<div class="banner warn" role="status"><span aria-hidden="true">❚❚</span> ${t("banner.paused")}</div>`);
+  if (system && !system.storage_ok) banners.push(html`<div class="banner bad" role="alert">${t("banner.storage")}</div>`);
+  if (system?.draining) banners.push(html`<div class="banner warn" role="status">${t("banner.draining")}</div>`);
+  else if (system?.paused) banners.push(html`<div class="banner warn" role="status"><span aria-hidden="true">❚❚</span> ${t("banner.paused")}</div>`);
   if (restarted.value) {
     banners.push(html`<div class="banner" role="status"><span>${t("banner.restarted")}</span>
       <button onClick=${() => (restarted.value = false)}>${t("action.dismiss")}</button></div>`);

@@ -4,7 +4,7 @@ import {get} from "../api.js";
 import {failureText} from "../actions.js";
 import {duration, exact, seconds} from "../format.js";
 import {language, t} from "../i18n.js";
-import {now, state} from "../store.js";
+import {now, sys} from "../store.js";
 import {signal} from "../lib.js";
 import {Slots} from "./charts.js";
 /** @import {Host} from "../types.js" */
@@ -29,7 +29,7 @@ export function Hosts() {
     const timer = setInterval(read, AGAIN_MS);
     return () => clearInterval(timer);
   }, []);
-  const hosts = state.value.sys?.hosts;
+  const hosts = sys.value?.hosts;
   return html`<div class="page"><h1>${t("nav.hosts")}</h1>
     ${wrong.value ? html`<p class="box bad" role="alert">${wrong.value}</p>` : null}
     ${hosts === undefined ? html`<p class="muted">${t("drawer.loading")}</p>` : hosts.length === 0 ? html`<p>${t("host.none")}</p>`

@@ -1,12 +1,14 @@
 /** The table of tasks: a tall box in which only the rows on the screen exist. */
-import {Component, h, html, useEffect, useLayoutEffect, useRef, useState} from "../lib.js";
+import {Component, computed, h, html, useEffect, useLayoutEffect, useMemo, useRef, useState} from "../lib.js";
 import {age, count, duration, exact, seconds, shortError, shortId, spans} from "../format.js";
 import {copy, failureText} from "../actions.js";
 import {language, t, tName} from "../i18n.js";
 import {listError, refresh, scrolled, setScrolled, show} from "../list.js";
-import {chosen, cursor, go, now, route, state} from "../store.js";
+import * as store from "../store.js";
 import {PriorityMark, StatusMark} from "./icons.js";
 /** @import {Task} from "../types.js" */
+
+const {chosen, cursor, go, now, route, state} = store;
 
 export const ROW = 30; // pixels; theme.css has the same
 const MORE = 4; // rows drawn beyond the edges
@@ -31,7 +33,7 @@ export function choose(id, place, range) {
 }
 
 /** @typedef {{task: Task | null | undefined, id: string, place: number, top: number, open: boolean, at: boolean, chosen: boolean,
- *  left: boolean, now: number, language: "en" | "zh"}} RowProps */
+ *  left: boolean, language: "en" | "zh"}} RowProps */
 
 /** One row. Drawn again only when something in it changed: two hundred changes a second must cost little.
  * @extends {Component<RowProps>} */
@@ -43,7 +45,7 @@ class Row extends Component {
   }
 
   /** @param {RowProps} props */
-  render({task, id, place, top, open, at, chosen: picked, left, now: time, language: words}) {
+  render({task, id, place, top, open, at, chosen: picked, left, language: words}) {
     const style = {transform: `translateY(${top}px)`};
     if (task === undefined) {
       return html`<div class="row skeleton" role="row" aria-rowindex=${place + 2} style=${style}>
@@ -54,9 +56,6 @@ class Row extends Component {
       return html`<div class="row left" role="row" id=${`row-${id}`} aria-rowindex=${place + 2} style=${style}><span role="gridcell" class="c-check"></span>
         <span role="gridcell" class="c-status muted">${t("row.deleted")}</span><span role="gridcell" class="c-id mono">${shortId(id)}</span></div>`;
     }
-    const {waited, ran} = spans(task, time);
-    const ageTitle = [`${t("fact.created")} ${exact(seconds(task.created_at))}`, `${t("fact.waited")} ${duration(waited, words)}`,
-      ...(ran === null ? [] : [`${t("fact.ran")} ${duration(ran, words)}`])].join("\n");
     const failed = task.error && (task.status === "failed" || task.status === "scheduled");
     const tries = task.retry_count ? task.retry_count + 1 : "";
     const classes = ["row", open && "open", at && "at", picked && "chosen", left && "left"].filter(Boolean).join(" ");
@@ -73,7 +72,7 @@ class Row extends Component {
       <span role="gridcell" class="c-host mono">${task.host ?? ""}</span>
       <span role="gridcell" class="c-tokens">${task.tokens === undefined ? "" : count(task.tokens)}</span>
       <span role="gridcell" class="c-try">${tries}</span>
-      <span role="gridcell" class="c-age" title=${ageTitle}>${duration(age(task, time), words)}</span>
+      ${h(Age, {task, words})}
     </div>`;
   }
 
@@ -92,11 +91,23 @@ class Row extends Component {
   }
 }
 
+/** The only cell that time changes: a signal of its own writes its text, without drawing the row.
+ * @param {{task: Task, words: "en" | "zh"}} props */
+function Age({task, words}) {
+  const text = useMemo(() => computed(() => duration(age(task, now.value), words)), [task, words]);
+  const title = () => {
+    const {waited, ran} = spans(task, now.peek());
+    return [`${t("fact.created")} ${exact(seconds(task.created_at))}`, `${t("fact.waited")} ${duration(waited, words)}`,
+      ...(ran === null ? [] : [`${t("fact.ran")} ${duration(ran, words)}`])].join("\n");
+  };
+  return html`<span role="gridcell" class="c-age" onMouseEnter=${(/** @type {Event} */ event) => (/** @type {HTMLElement} */ (event.target).title = title())}>${text}</span>`;
+}
+
 /** The rows' box and what stands in it when there are none. */
 export function List() {
   const box = useRef(/** @type {HTMLDivElement | null} */ (null));
   const [scroll, setScroll] = useState({top: 0, height: 600});
-  const {found, places, tasks, view} = state.value;
+  const found = store.found.value, places = store.places.value, tasks = store.tasks.value, view = store.view.value;
   const {status, id: open, sort} = route.value;
   const rows = found ?? Math.ceil(scroll.height / ROW);
   const height = Math.min(rows * ROW, TALLEST);
@@ -137,7 +148,7 @@ export function List() {
     const picked = id !== undefined && (chosen.value === "all" || chosen.value.has(id));
     drawn.push(h(/** @type {any} */ (Row), {key: id ?? `empty-${place}`, id: id ?? "", task, place, top: place * ROW + shift, open: id !== undefined && id === open,
       at: place === cursor.value, chosen: picked, left: Boolean(task && status && task.status !== status),
-      now: task && !task.completed_at && task.status !== "running" || place < 60 ? now.value : Math.floor(now.value / 10), language: language.value}));
+      language: language.value}));
   }
   const active = places.get(cursor.value);
   return html`<div class=${open ? "list narrow" : "list"}>
@@ -171,10 +182,10 @@ function Header({sort}) {
 
 /** "↑ 21 new": tasks that came in above what is shown. */
 function Pill() {
-  const {total, found, fresh} = state.value;
+  const total = store.total.value, found = store.found.value;
   const {status, filter, sort} = route.value;
   const plain = !status && !filter && sort === "-created";
-  const number = plain && found !== null ? Math.max(0, total - found) : fresh;
+  const number = plain && found !== null ? Math.max(0, total - found) : store.fresh.value;
   if (!scrolled.value || number === 0) return null;
   return html`<button class="pill" onClick=${toTop}>↑ ${t("list.new", {count: count(number)})}</button>`;
 }
@@ -186,7 +197,7 @@ export function toTop() {
 
 /** What stands in place of rows. */
 function Notice() {
-  const {found, total} = state.value, error = listError.value;
+  const found = store.found.value, total = store.total.value, error = listError.value;
   if (error) {
     return html`<div class="notice" role="alert"><p><strong>${t("list.failed")}</strong></p><p>${failureText(error)}</p>
       <button onClick=${() => refresh()}>${t("action.again")}</button></div>`;

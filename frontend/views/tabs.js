@@ -3,17 +3,17 @@ import {h, html, useEffect, useRef, useState} from "../lib.js";
 import {STATUSES} from "../filter.js";
 import {count} from "../format.js";
 import {t} from "../i18n.js";
-import {go, route, state} from "../store.js";
+import {complete, counts, epoch, found, fresh, go, route, total} from "../store.js";
 
 const PAUSE_MS = 200; // of typing, before the list is asked for
 
 export function Tabs() {
-  const {counts, total, epoch, found, fresh, complete} = state.value, {status, filter} = route.value;
+  const {status, filter} = route.value;
   /** @param {import("../types.js").Status | null} name @param {number} number */
   const tab = (name, number) => html`<button class="tab" aria-pressed=${status === name ? "true" : "false"} onClick=${() => go({status: name, id: route.peek().id})}>
-    ${t(name ? `status.${name}` : "status.all")} <span class="number">${epoch === null ? "…" : count(number)}</span></button>`;
-  return html`<div class="tabs"><div class="tab-list" role="group" aria-label=${t("tabs.label")}>${[tab(null, total), ...STATUSES.map((name) => tab(name, counts[name]))]}</div>
-    ${filter && found !== null ? html`<span class="matches" role="status">${t(complete ? "filter.matches" : "filter.atLeast", {count: count(found + fresh)})}</span>` : null}
+    ${t(name ? `status.${name}` : "status.all")} <span class="number">${epoch.value === null ? "…" : count(number)}</span></button>`;
+  return html`<div class="tabs"><div class="tab-list" role="group" aria-label=${t("tabs.label")}>${[tab(null, total.value), ...STATUSES.map((name) => tab(name, counts.value[name]))]}</div>
+    ${filter && found.value !== null ? html`<span class="matches" role="status">${t(complete.value ? "filter.matches" : "filter.atLeast", {count: count(found.value + fresh.value)})}</span>` : null}
     ${h(FilterBox, {})}</div>`;
 }
 

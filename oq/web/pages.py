@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from quart import Response, request
 
 from oq.web.errors import NoSuchRoute
+from oq.web.packing import takes_gzip
 
 if TYPE_CHECKING:
     from oq.web.app import OqApp
@@ -76,7 +77,7 @@ def _file(file: Traversable, cache: str) -> Response:
         kind += "; charset=utf-8"
     if tag in request.if_none_match:
         response = Response(b"", 304)
-    elif packs and request.accept_encodings["gzip"] > 0:
+    elif packs and takes_gzip():
         response = Response(_packed(data), content_type=kind)
         response.headers["Content-Encoding"] = "gzip"
     else:
