@@ -18,7 +18,10 @@ def installed() -> Path:
         npm = shutil.which("npm")
         assert npm is not None, "no npm: apt-get install nodejs npm (Node 20 or newer)"
         subprocess.run(
-            [npm, "install", "--no-audit", "--no-fund", "--no-package-lock"], cwd=HERE, check=True, timeout=300
+            [npm, "install", "--no-audit", "--no-fund", "--no-package-lock"],
+            cwd=HERE,
+            check=True,
+            timeout=300,
         )
         mark.write_text(pins.read_text())
     return folder

@@ -40,7 +40,7 @@ export function Drawer() {
     ${wrong ? html`<p class="box bad" role="alert">${wrong}</p>` : null}
     ${h(Facts, {task})}
     ${h(Waits, {task})}
-    ${task.error ? html`<p class="box bad mono error-text">${task.error}${task.error_code ? html` <span class="code">${task.error_code}</span>` : null}</p>` : null}
+    ${task.error && task.status !== "cancelled" ? html`<p class="box bad mono error-text">${task.error}${task.error_code ? html` <span class="code">${task.error_code}</span>` : null}</p>` : null}
     <div class="drawer-tabs"><div role="tablist" aria-label=${t("drawer.tabs")}>${TABS.map((name) => html`<button role="tab" id=${`tab-${name}`} aria-selected=${tab.value === name ? "true" : "false"}
         aria-controls="drawer-panel" tabindex=${tab.value === name ? 0 : -1} onClick=${() => (tab.value = name)} onKeyDown=${turn}>${t(`tab.${name}`)}</button>`)}</div>
       <span class="grow"></span>

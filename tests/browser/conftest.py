@@ -11,10 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_ollama import FakeOllama
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
-
 from cli.live import Served, fake_model_server
+from fake_ollama import FakeOllama
+from playwright.sync_api import Browser, ConsoleMessage, expect, sync_playwright
 
 MANY = 100_000
 CANCELLED = 2_000
@@ -63,6 +62,7 @@ class Monitor:
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         self.page.goto(f"{url}/{path}")
+        self.page.locator("header.top").wait_for()
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):

@@ -50,7 +50,9 @@ def test_the_end_shows_the_oldest_task_and_jumps_are_quick(big: House, open_moni
     expect(monitor.rows().first).to_be_visible()
     last = big.total()
     scroll(monitor, last * ROW)
-    expect(monitor.page.locator(f".row[aria-rowindex='{last + 1}'] .c-prompt")).to_have_text(re.compile(" #0$"))
+    expect(monitor.page.locator(f".row[aria-rowindex='{last + 1}'] .c-prompt")).to_have_text(
+        re.compile(" #0$")
+    )
     # Three rounds, of which the best counts: other programs share the machine.
     rounds: list[list[float]] = [monitor.page.evaluate(TWENTY_JUMPS, start) for start in range(3)]
     assert min(map(statistics.median, rounds)) < 100, rounds
@@ -214,7 +216,9 @@ def test_the_filter_is_in_the_address_survives_a_reload_and_the_empty_state_clea
     assert shown == big.total(model="gemma2:9b", q="Go function")
     monitor.page.reload()
     expect(monitor.page.locator("#filter")).to_have_value("model:gemma2:9b Go function")
-    monitor.wait(lambda: number(monitor.page.locator(".matches").text_content()) == shown, "as many as before")
+    monitor.wait(
+        lambda: number(monitor.page.locator(".matches").text_content()) == shown, "as many as before"
+    )
     monitor.page.locator("#filter").fill("no such words at all")
     expect(monitor.page.locator(".notice")).to_contain_text("No task matches the filter.")
     monitor.page.get_by_role("button", name="Clear filter").click()
@@ -236,11 +240,19 @@ def test_the_keyboard_alone_retries_the_third_row(house: House, open_monitor: Op
     expect(monitor.page.locator(".toast")).to_contain_text("Retried")
     monitor.page.keyboard.press("Escape")
     expect(monitor.page.locator(".drawer")).to_have_count(0)
-    assert [house.get(id)["status"] for id in ids] == ["cancelled", "cancelled", "pending", "cancelled", "cancelled"]
+    assert [house.get(id)["status"] for id in ids] == [
+        "cancelled",
+        "cancelled",
+        "pending",
+        "cancelled",
+        "cancelled",
+    ]
 
 
 # 11
-def test_a_range_has_five_and_all_that_match_are_retried_and_counted(house: House, open_monitor: Open) -> None:
+def test_a_range_has_five_and_all_that_match_are_retried_and_counted(
+    house: House, open_monitor: Open
+) -> None:
     house.api.post("/api/queue/pause")
     house.batch([{"type": "generate", "model": "m", "payload": {"prompt": f"t {n}"}} for n in range(150)])
     house.api.post("/api/tasks/bulk", json={"action": "cancel", "filter": {}})
@@ -282,7 +294,11 @@ def test_language_and_colours_stay_a_phone_has_no_sideways_scroll_and_a_deep_lin
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(house: House, open_monitor: Open, axe: str, scheme: str) -> None:
     house.fake.script(says("fine"))
-    ids = [house.submit("good"), house.submit("later", delay="1h", priority="low"), house.submit("soon", delay="1h")]
+    ids = [
+        house.submit("good"),
+        house.submit("later", delay="1h", priority="low"),
+        house.submit("soon", delay="1h"),
+    ]
     house.api.post(f"/api/tasks/{ids[2]}/cancel")
     house.wait_status(ids[0], "completed")
     monitor = open_monitor(house, color_scheme=scheme)
@@ -301,4 +317,6 @@ def test_axe_finds_nothing(house: House, open_monitor: Open, axe: str, scheme: s
             "async () => (await axe.run()).violations.map(({id, nodes}) => [id, ...nodes.slice(0, 3).map(({html}) => html.slice(0, 150))])"
         )
         assert found == [], place
-    monitor.complaints = [text for text in monitor.complaints if "404" not in text]  # the task that is not there
+    monitor.complaints = [
+        text for text in monitor.complaints if "404" not in text
+    ]  # the task that is not there

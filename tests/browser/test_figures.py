@@ -32,7 +32,9 @@ def changes(house: House) -> Iterator[None]:
     ids = [
         task["id"]
         for place in range(0, 90_000, 9_000)
-        for task in house.api.get("/api/tasks", params={"status": "pending", "offset": place, "limit": 1000}).json()
+        for task in house.api.get(
+            "/api/tasks", params={"status": "pending", "offset": place, "limit": 1000}
+        ).json()
     ]
     stop, luck = threading.Event(), random.Random(7)
     failed: list[BaseException] = []
@@ -44,7 +46,11 @@ def changes(house: House) -> Iterator[None]:
                 while not stop.wait(max(0.0, due - time.monotonic())):
                     due = max(due + 0.1, time.monotonic() - 1)
                     tasks = [
-                        {"type": "generate", "model": "gemma2:9b", "payload": {"prompt": f"new {luck.random()}"}}
+                        {
+                            "type": "generate",
+                            "model": "gemma2:9b",
+                            "payload": {"prompt": f"new {luck.random()}"},
+                        }
                         for _ in range(NEW // 10)
                     ]
                     api.post("/api/tasks/batch", json=tasks).raise_for_status()
@@ -124,7 +130,9 @@ def test_under_changes_a_page_costs_little_time_memory_and_traffic(
         monitor.page.wait_for_timeout(WARM_SECONDS * 1000)
         chromium = monitor.page.context.browser
         assert chromium is not None
-        chromium.start_tracing(page=monitor.page, categories=["disabled-by-default-devtools.timeline", "devtools.timeline"])
+        chromium.start_tracing(
+            page=monitor.page, categories=["disabled-by-default-devtools.timeline", "devtools.timeline"]
+        )
         before, began = meter.bytes, time.monotonic()
         monitor.page.wait_for_timeout(SECONDS * 1000)
         took, traffic = time.monotonic() - began, meter.bytes - before

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 
 import pytest
-
 from npm_packages import FRONTEND, HERE, installed
 
 
@@ -34,7 +33,7 @@ def test_the_types_are_right() -> None:
 
 def test_the_vendored_files_are_those_that_the_readme_names() -> None:
     text = (FRONTEND / "vendor" / "README.md").read_text(encoding="utf-8")
-    sums = {name: sha for name, sha in re.findall(r"^\| `(\S+)` \|.*`([0-9a-f]{64})` \|$", text, re.MULTILINE)}
+    sums = dict(re.findall(r"^\| `(\S+)` \|.*`([0-9a-f]{64})` \|$", text, re.MULTILINE))
     files = {name: hashlib.sha256((FRONTEND / "vendor" / name).read_bytes()).hexdigest() for name in sums}
     assert files == sums
     assert set(sums) == {path.name for path in (FRONTEND / "vendor").glob("*.js")} - {"preact.entry.js"}
