@@ -39,7 +39,7 @@ LUCK = random.Random(3)
 def a_task() -> dict[str, Any]:
     task: dict[str, Any] = {
         "type": "generate", "model": LUCK.choice(MODELS), "payload": {"prompt": LUCK.choice(PROMPTS)},
-        "priority": LUCK.choice((1, 5, 5, 5, 10, 15)),
+        "priority": LUCK.choice((1, 5, 5, 5)),
     }  # fmt: skip
     if LUCK.random() < 0.05:
         task["delay"] = "2h"
@@ -65,11 +65,12 @@ def fill(house: House) -> str:
         house.batch([a_task() for _ in range(6_000)])
         time.sleep(4)
     words = tuple(word + " " for word in ANSWER.split(" ")) * 4
-    house.fake.script(says(*words, thinking=("The question is about scattering.",), pause=0.08))
+    house.fake.script(says(*words, thinking=("The question is about scattering.",), pause=0.12))
     id = house.submit(PROMPTS[0], model=MODELS[0], priority=1000)
     house.wait_status(id, "running")
-    for _ in range(30):
-        house.submit(LUCK.choice(PROMPTS), model=LUCK.choice(MODELS), priority=LUCK.choice((1, 5, 10, 15)))
+    for _ in range(40):  # these go before the others: the list shows them in every state
+        house.submit(LUCK.choice(PROMPTS), model=LUCK.choice(MODELS), priority=LUCK.choice((1, 5, 10, 10, 15, 15)))
+        time.sleep(0.1)
     return id
 
 
