@@ -69,7 +69,9 @@ def fill(house: House) -> str:
     id = house.submit(PROMPTS[0], model=MODELS[0], priority=1000)
     house.wait_status(id, "running")
     for _ in range(40):  # these go before the others: the list shows them in every state
-        house.submit(LUCK.choice(PROMPTS), model=LUCK.choice(MODELS), priority=LUCK.choice((1, 5, 10, 10, 15, 15)))
+        house.submit(
+            LUCK.choice(PROMPTS), model=LUCK.choice(MODELS), priority=LUCK.choice((1, 5, 10, 10, 15, 15))
+        )
         time.sleep(0.1)
     return id
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import httpx
 import pytest
 from cli.live import Served, fake_model_server
 from fake_ollama import FakeOllama
+from needs import chromium
 from playwright.sync_api import Browser, ConsoleMessage, expect, sync_playwright
 
 MANY = 100_000
@@ -36,10 +36,9 @@ expect.set_options(timeout=DEADLINE * 1000)
 
 
 def chromium_path() -> str:
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    raise AssertionError("no Chromium: apt-get install chromium fonts-wqy-microhei")
+    found = chromium()
+    assert found is not None, "no Chromium: apt-get install chromium fonts-wqy-microhei"
+    return found
 
 
 @pytest.fixture(scope="session")
