@@ -7,7 +7,7 @@
 import {effect, signal} from "./lib.js";
 import {ask, get} from "./api.js";
 import {conditions, queryString} from "./filter.js";
-import {chosen, cursor, dispatch, listKey, route, state} from "./store.js";
+import {chosen, cursor, dispatch, link, listKey, route, state} from "./store.js";
 /** @import {ApiError} from "./api.js" */
 /** @import {Task} from "./types.js" */
 
@@ -83,12 +83,13 @@ export function show(first, count) {
   watched.value = visible;
   const {places, found} = state.peek();
   const end = Math.min(first + count, found ?? count);
-  for (let place = first; place < end; place++) {
-    if (places.has(place) || (place >= reading.first && end <= reading.end)) continue;
-    const offset = Math.max(0, first - AROUND);
-    void read(offset, Math.min(PAGE, count + 2 * AROUND));
-    return;
-  }
+  const missing = [];
+  for (let place = first; place < end; place++) if (!places.has(place)) missing.push(place);
+  if (!missing.length || (reading.first <= first && end <= reading.end)) return;
+  // A jump wants its rows at once, and no more; who scrolls on wants those beyond the edge, too.
+  const around = missing.length === end - first ? 2 : AROUND;
+  const offset = Math.max(0, first - around);
+  void read(offset, Math.min(PAGE, end - offset + around));
 }
 
 /** @param {boolean} away from the top */
@@ -132,6 +133,9 @@ export function startList() {
       void readCounts();
     } else if (next.counts !== counts && listIsShown() && matters(counts, next.counts)) refreshSoon();
     counts = next.counts;
+  });
+  effect(() => {
+    if (link.value.status === "live" && listError.peek()) void refresh();
   });
   let seq = -1;
   setInterval(() => {
