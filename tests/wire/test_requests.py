@@ -144,7 +144,7 @@ def test_a_delay_stays_one_until_the_queue_takes_the_task() -> None:
 @pytest.mark.parametrize("place", ["model", "prompt"])
 def test_half_a_character_is_told_for_what_it_is(half: str, place: str) -> None:
     texts = {"model": "m", "prompt": "x"} | {place: half}
-    body = f'{{"type":"generate","model":"{texts["model"]}","payload":{{"prompt":"{texts["prompt"]}"}}}}'
+    body = '{{"type":"generate","model":"{model}","payload":{{"prompt":"{prompt}"}}}}'.format(**texts)
     assert "half a character" in refusal(body.encode()).message
 
 
