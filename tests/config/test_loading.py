@@ -181,7 +181,7 @@ def test_a_host_named_at_the_start_wins_over_the_list_in_the_file(tmp_path: Path
     ]  # fmt: skip
     loaded = load(tmp_path, text, ollama__host="c")
     assert [h.url for h in loaded.settings.hosts] == ["http://c:11434"]
-    assert loaded.origins["hosts"] .startswith("flag")
+    assert loaded.origins["hosts"].startswith("flag")
 
 
 @pytest.mark.parametrize("address", ["localhost:7125", "http://127.0.0.1:7125"])
