@@ -75,14 +75,24 @@ def _global_options() -> list[click.Parameter]:
     return [*shared_options()]
 
 
+ANSWER_SECONDS_MAX = 86_400.0  # of --timeout; sockets take no more than some weeks
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if not 0 < value <= ANSWER_SECONDS_MAX:  # nor is NaN
+        raise click.BadParameter(f"it must be more than 0 and at most {ANSWER_SECONDS_MAX:g} seconds")
+    return value
+
+
 @click.group(cls=Program, params=_global_options(), context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", metavar="FILE", help="The configuration file.")
 @click.option("--config-dir", metavar="FOLDER", help="The folder of config.yaml.")
 @click.option("--data-dir", metavar="FOLDER", help="The data folder (queue.storage_path).")
 @click.option("--ollama-host", metavar="URL", help="The model server (ollama.host).")
 @click.option(
-    "--timeout", type=float, default=30.0, show_default=True, help="Seconds for one answer of the server."
-)
+    "--timeout", type=float, default=30.0, show_default=True, callback=_seconds,
+    help="Seconds for one answer of the server.",
+)  # fmt: skip
 @click.option("--color/--no-color", default=None, help="Colours, whatever the terminal (also NO_COLOR).")
 @click.option("-v", "--verbose", count=True, help="Tell more, on stderr; -vv tells all.")
 @click.version_option(VERSION, "--version", prog_name="oq", message="%(prog)s %(version)s")

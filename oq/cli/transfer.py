@@ -22,6 +22,10 @@ PAGE = 500  # tasks of one list request of an export
 GROUP = 1000  # tasks submitted together, so that a bar can move and memory stays small
 # What an exported task was told by people; the rest was the server's.
 ASKED = ("type", "model", "payload", "options", "keep_alive", "priority", "max_retries", "timeout", "tags")
+ENDED = tuple(f'"{status}"'.encode() for status in ("completed", "failed", "cancelled"))
+
+Fields = dict[str, msgspec.Raw]
+Submitted = TaskHandle | OqError
 
 
 @click.command(cls=Command)
@@ -70,55 +74,67 @@ def export(session: Session, target: str, **which: Any) -> None:
 @pass_session
 def import_tasks(session: Session, file: str, unfinished: bool) -> None:
     """Submit exported tasks again, as new ones."""
-    tasks = []
+    tasks: list[Fields | InvalidTask] = []
     for task in read_tasks(file):
-        if unfinished and task.get("status") in ("completed", "failed", "cancelled"):
-            continue
-        tasks.append({name: task[name] for name in ASKED if name in task})
+        if isinstance(task, InvalidTask):
+            tasks.append(task)
+        elif not unfinished or bytes(task.get("status", b"")) not in ENDED:
+            tasks.append({name: task[name] for name in ASKED if name in task})
     _report(session, _submit_all(session, tasks, atomic=False), wait=False)
 
 
-def read_tasks(file: str) -> list[dict[str, Any]]:
-    """Return the objects of a JSON array or of NDJSON."""
+def read_tasks(file: str) -> list[Fields | InvalidTask]:
+    """Return the objects of a JSON array or of NDJSON, or in the place of one what is wrong with it.
+
+    The fields' values stay the JSON that they are in the file.
+    """
     if file == "-" and sys.stdin.isatty():
         raise click.UsageError("give a file, or the tasks through a pipe")
     text = inputs.read_text("-") if file == "-" else inputs.read_text(f"@{file}")
-    try:
-        if text.lstrip()[:1] == "[":
-            found = msgspec.json.decode(text, type=list[dict[str, Any]])
-        else:
-            found = []
-            for number, line in enumerate(text.split("\n"), 1):
-                if line.strip():
-                    try:
-                        found.append(msgspec.json.decode(line, type=dict[str, Any]))
-                    except ValueError as error:
-                        raise NotJson(f"line {number} of {file} is not a JSON object: {error}") from error
-    except ValueError as error:
-        raise NotJson(f"{file} is not a JSON array of tasks: {error}") from error
+    if text.lstrip()[:1] == "[":
+        try:
+            items = msgspec.json.decode(text, type=list[msgspec.Raw])
+        except ValueError as error:
+            raise NotJson(f"{file} is not a JSON array of tasks: {error}") from error
+        found = [_fields(bytes(item), "it") for item in items]
+    else:
+        lines = enumerate(text.split("\n"), 1)
+        found = [_fields(line, f"line {number}") for number, line in lines if line.strip()]
     if not found:
         raise InvalidTask(f"there is no task in {file}")
     return found
 
 
-def _submit_all(session: Session, tasks: list[dict[str, Any]], atomic: bool) -> list[TaskHandle | OqError]:
+def _fields(text: str | bytes, what: str) -> Fields | InvalidTask:
+    try:
+        return msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except ValueError as error:
+        return NotJson(f"{what} is not a JSON object: {error}")
+
+
+def _submit_all(session: Session, tasks: list[Fields | InvalidTask], atomic: bool) -> list[Submitted]:
+    """Submit what can be; in the place of each other task stands its error."""
+    wrong = [task for task in tasks if isinstance(task, InvalidTask)]
+    if wrong and (atomic or len(wrong) == len(tasks)):
+        raise wrong[0]
     if atomic:
-        return session.client.submit_many(tasks, atomic=True)
-    handles: list[TaskHandle | OqError] = []
+        return [*session.client.submit_many([task for task in tasks if isinstance(task, dict)], atomic=True)]
+    handles: list[Submitted] = []
     with progress(session, "submitting", len(tasks)) as forward:
         for first in range(0, len(tasks), GROUP):
             part = tasks[first : first + GROUP]
             try:
-                handles += session.client.submit_many(part)
+                answers = iter(session.client.submit_many([task for task in part if isinstance(task, dict)]))
             except OqError:
                 session.say(f"{first} of {len(tasks)} tasks were taken before this:")
                 _print_ids(session, handles)
                 raise
+            handles += [task if isinstance(task, InvalidTask) else next(answers) for task in part]
             forward(len(part))
     return handles
 
 
-def _report(session: Session, handles: list[TaskHandle | OqError], wait: bool) -> None:
+def _report(session: Session, handles: list[Submitted], wait: bool) -> None:
     good = [handle for handle in handles if not isinstance(handle, OqError)]
     for index, handle in enumerate(handles):
         if isinstance(handle, OqError):
@@ -141,7 +157,7 @@ def _report(session: Session, handles: list[TaskHandle | OqError], wait: bool) -
     raise SystemExit(code)
 
 
-def _print_ids(session: Session, handles: list[TaskHandle | OqError]) -> None:
+def _print_ids(session: Session, handles: list[Submitted]) -> None:
     match session.output:
         case "id":
             for handle in handles:
@@ -159,7 +175,7 @@ def _print_ids(session: Session, handles: list[TaskHandle | OqError]) -> None:
                     print_line(item)
 
 
-def _item(index: int, handle: TaskHandle | OqError) -> dict[str, Any]:
+def _item(index: int, handle: Submitted) -> dict[str, Any]:
     if isinstance(handle, OqError):
         return {"index": index, "error": handle.message, "code": handle.code}
     return {"index": index, "task_id": handle.id}

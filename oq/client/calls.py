@@ -70,7 +70,6 @@ def _by_code() -> dict[str, type[OqError]]:
 
 BY_CODE = _by_code()
 BY_STATUS: dict[int, type[OqError]] = {
-    404: errors.TaskNotFound,
     409: errors.TaskConflict,
     413: errors.TooLarge,
     429: errors.QueueFull,
@@ -95,9 +94,8 @@ def named_error(code: str, message: str, field: str | None = None, status: int |
 def error_of(answer: Answer) -> OqError:
     """Return what an answer of 400 and above means."""
     said = decode_error(answer.body) or RemoteError("", "")
-    message = (
-        said.error or f"the server answered {answer.status}: {answer.body[:200].decode('utf-8', 'replace')!r}"
-    )
+    text = answer.body[:200].decode("utf-8", "replace")
+    message = said.error or f"the server answered {answer.status}: {text!r}. Is it an oq server?"
     error = named_error(said.code, message, said.field, answer.status)
     if isinstance(error, errors.Busy):
         error.retry_after = retry_after(answer) or error.retry_after

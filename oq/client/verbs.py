@@ -168,9 +168,7 @@ class Verbs:
                 return wire.decode_task(answer.body)
             now = yield Now()
             if timeout is not None and now >= began + timeout:
-                raise WaitTimeout(
-                    f"task {id} was not finished within {timeout:g} s; it goes on, ask again later"
-                )
+                raise WaitTimeout(f"task {id} is not finished yet; it goes on, ask again later")
             if now - asked < SPIN:
                 yield Pause(SPIN)
             asked = yield Now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeVar
 
 import msgspec
@@ -186,9 +187,17 @@ def _with_times(value: Any) -> Any:
     return [_with_times(item) for item in value] if isinstance(value, list) else value
 
 
+def _decoded(given: bytes | str) -> Any:
+    try:
+        return msgspec.json.decode(given)
+    except msgspec.DecodeError:
+        # A number past the range of a double, in a payload, is JSON all the same; it reads as infinity here.
+        return json.loads(given)
+
+
 def _read(given: bytes | str | dict[str, Any] | list[Any], wanted: type[T]) -> T:
     try:
-        value = msgspec.json.decode(given) if isinstance(given, (bytes, str)) else given
+        value = _decoded(given) if isinstance(given, (bytes, str)) else given
         # queues_by_priority has numbers as keys, which JSON writes as text
         return msgspec.convert(_with_times(value), wanted, strict=False, str_keys=True)
     except (ValueError, RecursionError) as exc:

@@ -315,10 +315,29 @@ def test_an_atomic_batch_takes_all_or_none(oq: Oq, queue: Client):
     assert queue.status().total_tasks == 0
 
 
-def test_a_batch_that_is_no_json_names_the_line(oq: Oq):
-    found = oq("batch", "-", input='{"type": "chat"}\nnonsense\n')
+def test_one_line_that_is_no_json_is_named_and_the_others_are_submitted(oq: Oq, queue: Client):
+    good = ['{"type": "generate", "model": "m", "payload": {"prompt": "x"}}'] * 999
+    found = oq("batch", "-", "-o", "id", input="\n".join([*good[:500], "nonsense", *good[500:]]))
+    assert (found.exit_code, len(found.stdout.split())) == (1, 999)
+    assert "task 501: line 501" in found.stderr
+    assert queue.status().total_tasks == 999
+
+
+@pytest.mark.parametrize("arguments", [("--atomic",), ()])
+def test_a_file_that_is_no_json_is_said_once(oq: Oq, queue: Client, arguments: tuple[str, ...]):
+    found = oq("batch", *arguments, "-", input="dear sir\nnonsense\n")
     assert found.exit_code == 1
-    assert "line 2" in found.stderr
+    assert found.stderr.startswith("error: line 1")
+    assert len(found.stderr.splitlines()) == 1
+    assert queue.status().total_tasks == 0
+
+
+def test_a_batch_keeps_the_numbers_of_its_file(oq: Oq, queue: Client, model_server: FakeOllama):
+    payload = '{"prompt": "x", "big": 123456789012345678901234567890, "small": 1.10, "huge": 1e400}'
+    found = oq("batch", "-", "--wait", input=f'[{{"type": "generate", "model": "m", "payload": {payload}}}]')
+    assert found.exit_code == 0, found.stderr
+    sent = next(request.body for request in reversed(model_server.requests) if request.body)
+    assert payload[1:-1].encode() in sent
 
 
 def test_what_is_exported_can_be_imported(oq: Oq, queue: Client, tmp_path):

@@ -112,8 +112,15 @@ def test_an_error_comes_back_as_its_class(serve, status, code, kind):
 
 def test_an_error_page_of_a_proxy_is_an_error_and_not_a_traceback(serve):
     client, _ = serve(httpx.Response(404, text="<html>nothing here</html>"))
-    with pytest.raises(errors.TaskNotFound, match="404"):
+    with pytest.raises(errors.ServerError, match=r"404.*Is it an oq server"):
         client.get("abc")
+
+
+def test_a_task_with_a_number_past_every_range_can_be_read(serve):
+    body = b'{"id": "abc", "status": "completed", "payload": {"big": 1e400}, "result": {"x": -1e999}}'
+    client, _ = serve(httpx.Response(200, content=body))
+    task = client.get("abc")
+    assert (task.payload, task.result) == ({"big": float("inf")}, {"x": float("-inf")})
 
 
 def test_an_answer_that_is_no_json_is_a_server_error(serve):
