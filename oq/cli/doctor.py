@@ -139,10 +139,16 @@ def _disk(folder: Path) -> Finding:
 
 def _store(folder: Path, running: bool) -> Iterator[Finding]:
     """Look at the data file without opening it: it may be in use."""
+    from oq.store.storages import MARKER_NAME, is_data_file
+
     data, old, lock = folder / "Data.fs", folder / "Data.fs.old", folder / "oq.lock"
     if old.exists() and not data.exists():
         text = f"{data} is missing but {old} is there: a pack was cut short; rename it to Data.fs"
         yield "fail", "store", text
+    elif (folder / MARKER_NAME).exists() and not data.exists():
+        yield "fail", "store", f"{data} is missing, though this folder has been used: restore a backup"
+    elif data.exists() and not is_data_file(data):
+        yield "fail", "store", f"{data} is empty or no ZODB file: copy the folder, then restore a backup"
     elif data.exists():
         yield "ok", "store", f"{data}, {data.stat().st_size / 2**20:.1f} MiB"
     if lock.exists() and not running and _locked(lock):

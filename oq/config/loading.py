@@ -7,7 +7,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from oq.config.settings import FIELDS, SECTIONS, HostSettings, Kind, Settings
@@ -82,7 +82,10 @@ def _argument(name: str) -> str:
 
 
 def _flag(key: str) -> str:
-    names = {"queue.storage_path": "data-dir", "queue.max_workers": "workers", "logging.format": "log-format"}
+    names = {
+        "queue.storage_path": "data-dir", "queue.max_workers": "workers", "logging.format": "log-format",
+        "ollama.host": "ollama-host",
+    }  # fmt: skip
     return names.get(key) or key.partition(".")[2].replace("_", "-")
 
 
@@ -103,13 +106,31 @@ def _find_file(
     return next((path for path in (Path(name).expanduser() for name in SEARCHED) if path.is_file()), None)
 
 
+def _read_yaml(file: IO[str], origin: str) -> Any:
+    """Return what YAML says; a key that is there twice is refused, of which YAML would drop one in silence."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+        keys = [str(key.value) for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"{origin}: {twice} is there twice; keep one", twice, origin)
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor("tag:yaml.org,2002:map", mapping)
+    return yaml.load(file, Loader)
+
+
 def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
     import yaml
 
     origin = f"file {path}"
     try:
         with path.open(encoding="utf-8") as file:
-            content = yaml.safe_load(file)
+            content = _read_yaml(file, origin)
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin} is not YAML: {' '.join(str(error).split())}", None, origin) from None
     except (OSError, UnicodeDecodeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -114,6 +115,8 @@ def parse_host_url(value: object) -> str:
     scheme, _, rest = text.partition("://") if "://" in text else ("http", "", text)
     if scheme not in ("http", "https") or not rest.strip("/") or any(c.isspace() for c in text):
         raise ValueError(problem)
+    if _is_ipv6(rest):
+        rest = f"[{rest}]"
     try:
         parts = urlsplit(f"{scheme}://{rest}")
         port = parts.port
@@ -126,6 +129,14 @@ def parse_host_url(value: object) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # a bind address is not one to connect to
     host = f"[{host}]" if ":" in host else host
     return f"{scheme}://{host}:{default if port is None else port}{parts.path.rstrip('/')}"
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def without_password(uri: str) -> str:

@@ -45,6 +45,13 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_data_file(path: Path) -> bool:
+    """Return whether the file at *path* begins as ZODB's do."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+    return len(magic) == 4 and magic[:2] == MAGIC[:2]
+
+
 class DataFolder:
     """A data folder, locked for this process: `open` gives its database."""
 
@@ -126,11 +133,8 @@ class DataFolder:
                     f"or remove {MARKER_NAME} to start with an empty queue"
                 )
             return
-        if self.used:
-            with self.file.open("rb") as file:
-                magic = file.read(4)
-            if len(magic) < 4 or magic[:2] != MAGIC[:2]:
-                raise self._damaged("is empty or no ZODB file")
+        if self.used and not is_data_file(self.file):
+            raise self._damaged("is empty or no ZODB file")
 
     def _damaged(self, what: str) -> StorageDamaged:
         return StorageDamaged(

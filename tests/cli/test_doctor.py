@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fake_ollama import FakeOllama
 
+from oq.config import settings_from
 from oq.core.messages import Step, Write
 from oq.core.model import Status, TaskSpec, TaskState
 from oq.store import open_journal
@@ -62,6 +63,18 @@ def test_a_data_file_that_vanished_fails(bare: Oq, tmp_path: Path, port):
     (tmp_path / "data").mkdir(mode=0o700)
     (tmp_path / "data" / "Data.fs.old").write_text("")
     assert findings(bare, "--data-dir", "data", "doctor", "--port", port)["store"][0] == "fail"
+
+
+@pytest.mark.parametrize("damage", ["overwritten", "emptied", "removed"])
+def test_what_serve_refuses_to_open_fails(bare: Oq, tmp_path: Path, port, damage: str):
+    folder = tmp_path / "data"
+    open_journal(settings_from(storage_path=str(folder)).queue).close()
+    if damage == "removed":
+        (folder / "Data.fs").unlink()
+    else:
+        (folder / "Data.fs").write_bytes(b"" if damage == "emptied" else b"garbage")
+    state, text = findings(bare, "--data-dir", "data", "doctor", "--port", port)["store"]
+    assert (state, "backup" in text) == ("fail", True)
 
 
 def test_a_folder_another_process_has_is_told(bare: Oq, tmp_path: Path, port):

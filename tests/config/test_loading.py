@@ -110,6 +110,17 @@ def test_a_file_of_the_wrong_form_is_refused(tmp_path: Path, text: str) -> None:
     assert str(tmp_path / "config.yaml") in refused(tmp_path, text).message
 
 
+def test_a_setting_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("queue:\n  max_workers: 3\n  max_workers: 4\n")
+    with pytest.raises(ConfigError, match="max_workers is there twice"):
+        load_settings(config=tmp_path / "c.yaml", environ={})
+
+
+def test_a_wrong_flag_is_named_as_it_was_typed() -> None:
+    with pytest.raises(ConfigError, match="flag --ollama-host"):
+        load_settings(overrides={"ollama.host": "ftp://gpu"}, environ={})
+
+
 def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
     assert "environment OLLAMA_TIMEOUT" in refused(tmp_path, "", {"OLLAMA_TIMEOUT": "x"}).message
     assert "environment OQ_QUEUE__NOPE" in refused(tmp_path, "", {"OQ_QUEUE__NOPE": "x"}).message

@@ -47,6 +47,7 @@ def test_what_is_no_size_is_refused(wrong: object) -> None:
         ("https://models.example/", "https://models.example:443"),
         ("http://models.example", "http://models.example:80"),
         ("[::1]:5", "http://[::1]:5"),
+        ("::1", "http://[::1]:11434"),
         ('"gpu"', "http://gpu:11434"),
         ("http://gpu/prefix/", "http://gpu:80/prefix"),
     ],
