@@ -182,7 +182,7 @@ class _Server:
         """Tell people on the terminal, and the log where that is read by machines or kept in a file."""
         if self._settings.logging.format == "json" or self._settings.logging.file:
             log.info("%s", text)
-        if self._settings.logging.format != "json" and not self._quiet:
+        if (self._settings.logging.format != "json" or self._settings.logging.file) and not self._quiet:
             print(text, file=sys.stderr, flush=True)
 
 

@@ -78,8 +78,12 @@ class Served:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.url = ""
-        found = self.wait_said(LISTENS)
-        assert found is not None, "\n".join(self.said)
+        try:
+            found = self.wait_said(LISTENS)
+            assert found is not None, "\n".join(self.said)
+        except AssertionError:
+            self.stop(signal.SIGKILL)
+            raise
         self.url = found[1]
 
     def _read(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -107,11 +108,18 @@ def test_several_model_servers_have_slots_of_their_own(data: Path, model_server:
 
 
 def test_json_logs_are_json_from_the_first_line_on(data: Path, model_server: FakeOllama):
-    import json
-
     served = Served(data, "--ollama-host", model_server.url, "--log-format", "json")
     assert json.loads(served.said[0])["level"] == "info"
     served.stop()
+
+
+def test_a_log_in_a_file_leaves_the_terminal_its_address(data: Path, model_server: FakeOllama):
+    log = data.parent / "oq.log"
+    served = Served(data, "--ollama-host", model_server.url, "--log-format", "json", LOG_FILE=str(log))
+    assert served.wait_said(re.compile("model server default"))
+    assert served.stop() == 0
+    said = [json.loads(line)["message"] for line in log.read_text().splitlines()]
+    assert any(served.url in line for line in said)
 
 
 def test_a_folder_in_use_is_refused(data: Path, model_server: FakeOllama):
