@@ -17,7 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -32,6 +32,7 @@ from oq.core.messages import (
     Cancel,
     Delete,
     Drain,
+    Keep,
     Pause,
     Reply,
     Reprioritize,
@@ -61,9 +62,10 @@ from oq.health import Health
 from oq.hosts import HostFacts
 from oq.ports import Backend, BackendInfo, Clock, Journal, Offload, Query
 from oq.search import SLICE_KEYS, Found, Search
-from oq.transcript import Transcripts
+from oq.transcript import Transcript, Transcripts
 from oq.wire import fingerprint
 
+UNFINISHED = frozenset({Status.PENDING, Status.SCHEDULED, Status.RUNNING})
 T = TypeVar("T")
 
 
@@ -202,6 +204,7 @@ class Access:
         self._history = history
         self._transcripts = transcripts
         self._read = read
+        self._backends = backends
         self._hosts = HostFacts(backends, clock)
         self._search = Search(
             catalog,
@@ -255,6 +258,26 @@ class Access:
             )
         return list(await self._ask(lambda reply: Submit(known, reply, atomic)))
 
+    @asynccontextmanager
+    async def submit_watched(self, spec: TaskSpec) -> AsyncIterator[tuple[int, Transcript]]:
+        """Take one task and follow it from its first word on: gives its key, on disk, and its transcript.
+
+        The transcript is opened before the task can start, so that not even a model that answers at once is missed.
+        A repeated idempotency key gives the task it belongs to, which may be finished. Raises as `submit_keys`.
+        """
+        with ExitStack() as held:
+            opened: dict[int, Transcript] = {}
+
+            def keyed(keys: Sequence[int]) -> None:
+                opened[keys[0]] = held.enter_context(self._transcripts.watch(keys[0]))
+
+            taken = _taken(spec, self.settings.retry_config.max_retries, self.clock.now())
+            (key,) = await self._ask(lambda reply: Submit((taken,), reply, keyed=keyed))
+            if isinstance(key, OqError):
+                raise key
+            transcript = opened.get(key) or held.enter_context(self._transcripts.watch(key))
+            yield key, transcript
+
     async def cancel_many(self, keys: Sequence[int]) -> list[TaskState | OqError]:
         return list(await self._ask(lambda reply: Cancel(tuple(keys), reply)))
 
@@ -280,6 +303,14 @@ class Access:
     async def delete_many(self, keys: Sequence[int]) -> list[OqError | None]:
         """Forget finished tasks."""
         return list(await self._ask(lambda reply: Delete(tuple(keys), reply)))
+
+    async def keep_documents(self, documents: Mapping[str, bytes | None]) -> None:
+        """Put small named records on disk beside the tasks; forget those that are None."""
+        await self._ask(lambda reply: Keep(tuple(documents.items()), reply))
+
+    async def documents(self, prefix: str) -> list[tuple[str, bytes]]:
+        """Return the named records whose name begins with *prefix*, by name."""
+        return list(await self._read(self._journal.documents, prefix))
 
     async def pause(self) -> None:
         """Start no more tasks until `resume`; what runs goes on. The switch survives a restart."""
@@ -510,6 +541,14 @@ class Access:
         """Return all events after number *seq*, at once; `SubscriberLagged` if some are gone already."""
         return self._history.since(seq)
 
+    def backends(self) -> Mapping[str, Backend]:
+        """Return the model servers by name, in the order of the settings."""
+        return self._backends
+
+    def count_unfinished(self, tag: str) -> int:
+        """Return how many tasks with *tag* are not finished."""
+        return self._catalog.find(Query(status=UNFINISHED, tag=frozenset({tag}), limit=0))[0]
+
     @property
     def last_event(self) -> int:
         """The number of the newest event."""
@@ -596,6 +635,8 @@ def _joined(pieces: Iterable[Any], attempt: int, lengths: dict[str, int], skip: 
         run.clear()
 
     for piece in pieces:
+        if not piece.text:
+            continue
         if piece.kind != kind:
             flush()
             kind = piece.kind

@@ -150,7 +150,8 @@ class BackendError(OqError):
         retryable: whether the same request may succeed later.
         retry_limit: at most this many retries for this cause, whatever the task allows; None: no extra bound.
         unreachable: the server as a whole could not be reached; the task is not to blame.
-        status: the HTTP status, when there was one.
+        status: the HTTP status, when there was one; 500 for an error line in the middle of an answer.
+        body: the error answer as it came, cut where it is longer than anybody reads; of the kind `content_type`.
     """
 
     def __init__(
@@ -162,6 +163,8 @@ class BackendError(OqError):
         retry_limit: int | None = None,
         unreachable: bool = False,
         status: int | None = None,
+        body: bytes = b"",
+        content_type: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -169,6 +172,8 @@ class BackendError(OqError):
         self.retry_limit = retry_limit
         self.unreachable = unreachable
         self.status = status
+        self.body = body
+        self.content_type = content_type
 
 
 class ServerUnreachable(OqError):

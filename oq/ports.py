@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -11,7 +12,7 @@ from oq.core.messages import Step
 from oq.core.model import Recovered, Status, Task, TaskSpec, TaskType
 
 __all__ = [
-    "Backend", "BackendInfo", "Clock", "Journal", "Offload", "Piece", "Query", "Recovered", "Sleep",
+    "Backend", "BackendInfo", "Clock", "Forwarded", "Headers", "Journal", "Offload", "Piece", "Query", "Recovered", "Sleep",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -69,6 +70,10 @@ class Journal(Protocol):
         """Return what a search sees of each: model and beginning of the prompt, case folded, as UTF-8; b"" for none."""
         ...
 
+    def documents(self, prefix: str) -> list[tuple[str, bytes]]:
+        """Return the named records whose name begins with *prefix*, by name."""
+        ...
+
 
 class Query(msgspec.Struct, frozen=True):
     """Which tasks, in which order. Sets are alternatives; the fields are combined with "and". None: any.
@@ -109,10 +114,32 @@ class BackendInfo(msgspec.Struct, frozen=True):
 
 
 class Piece(msgspec.Struct, frozen=True, gc=False):
-    """Text as it comes; *kind* is ``content`` or ``thinking``."""
+    """Text as it comes; *kind* is ``content`` or ``thinking``.
+
+    *line* is the model server's own line, without newline, when the task asks for it (`TaskSpec.relay`). Then
+    pieces without text carry the lines that have none; the one of ``done: true`` has the kind ``end``.
+    """
 
     text: str
     kind: str = "content"
+    line: bytes = b""
+
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Forwarded(Protocol):
+    """The answer to a request that was passed on."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Headers: ...
+
+    async def receive(self) -> bytes:
+        """Return what came since the last call; b"" at the end. Raises `BackendError`."""
+        ...
 
 
 class Backend(Protocol):
@@ -132,6 +159,16 @@ class Backend(Protocol):
 
     async def info(self) -> BackendInfo:
         """Return what it says of itself; never raises."""
+        ...
+
+    def forward(
+        self, method: str, target: str, headers: Headers, parts: AsyncIterator[bytes]
+    ) -> AbstractAsyncContextManager[Forwarded]:
+        """Pass a request on as it is, outside the queue; *target* is path and query.
+
+        Raises `BackendError` when there is no answer. Leaving the block closes the connection unless the answer was
+        read to its end.
+        """
         ...
 
     async def aclose(self) -> None: ...

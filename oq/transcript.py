@@ -21,10 +21,12 @@ class Transcript:
     Attributes:
         attempt: the attempt that the text belongs to; a new one starts the text again.
         ended: the task is finished, and that is on disk.
+        broken: the newest attempt that ended while the task goes on; its text is void.
     """
 
     def __init__(self) -> None:
         self.attempt = 0
+        self.broken = 0
         self.watchers = 0
         self._pieces: list[Piece] = []
         self._begun_at = 0.0  # Trio's time of the first piece
@@ -51,6 +53,11 @@ class Transcript:
         self._announced = max(attempt, self._announced)
         self._wake()
 
+    def break_off(self) -> None:
+        """The attempt ended, and another one will follow."""
+        self.broken = self.attempt
+        self._wake()
+
     def end(self) -> None:
         """The task is finished, and that is on disk."""
         self._end.set()
@@ -62,6 +69,11 @@ class Transcript:
             self._changed = None
 
     # --- a reader's side
+    @property
+    def runs(self) -> bool:
+        """Whether an attempt is under way, as far as is on disk."""
+        return self._announced > self.broken and not self._end.is_set()
+
     @property
     def ended(self) -> bool:
         return self._end.is_set()
@@ -104,7 +116,7 @@ class Transcripts:
         transcript = self._open.get(key)
         if transcript is None:
             transcript = self._open[key] = Transcript()
-        self.pieces += 1
+        self.pieces += bool(piece.text)
         transcript.add(attempt, piece)
 
     def announce(self, key: int, attempt: int) -> None:
@@ -122,7 +134,9 @@ class Transcripts:
     def release(self, key: int) -> None:
         """The attempt ended and another one will follow: its text is void, unless somebody watches."""
         transcript = self._open.get(key)
-        if transcript is not None and not transcript.watchers:
+        if transcript is not None and transcript.watchers:
+            transcript.break_off()
+        elif transcript is not None:
             del self._open[key]
 
     # --- a reader's side

@@ -93,7 +93,8 @@ class Exchange:
         self, code: int, body: bytes, content_type: str = "application/json; charset=utf-8"
     ) -> None:
         await self.begin(code, content_type, Content_Length=str(len(body)))
-        await self.data(body)
+        if self.request.method != "HEAD":
+            await self.data(body)
         await self.end()
 
     def text_line(self, text: str = "", thinking: str = "", **more: object) -> dict[str, object]:
@@ -152,6 +153,7 @@ class FakeOllama:
         self.models = ["llama3.2"]
         self.loaded: list[str] = []
         self.default: Reply = says("Hello", " world")
+        self.other: dict[str, Reply] = {}  # replies for further paths
         self.changed = trio.Event()  # set and replaced at each request, answer and closed connection
         self._script: deque[Reply] = deque()
 
@@ -196,7 +198,7 @@ class FakeOllama:
             if exchange.type:
                 reply = self._script.popleft() if self._script else self.default
             else:
-                reply = self._other
+                reply = self.other.get(request.path, self._other)
             await reply(exchange)
             request.answered_at = trio.current_time()
         except HungUp:

@@ -32,7 +32,7 @@ async def run_bus(
         try:
             async for item in events:
                 if isinstance(item, Chunk):
-                    transcripts.add(item.key, item.attempt, Piece(item.text, item.kind))
+                    transcripts.add(item.key, item.attempt, Piece(item.text, item.kind, item.line))
                 else:
                     history.append(item.happenings, clock.now())
                     for happening in item.happenings:

@@ -14,6 +14,7 @@ from oq.core.messages import (
     Delete,
     Drain,
     Inbound,
+    Keep,
     Pause,
     Reprioritize,
     Request,
@@ -58,13 +59,15 @@ def _admit(request: Submit, ids: IdSource, clock: Clock) -> Admit:
     keys: list[int] = []
     while len(keys) < len(request.specs):
         keys.extend(ids.take(len(request.specs) - len(keys), clock.now()))
+    if request.keyed is not None:
+        request.keyed(keys)
     return Admit(tuple(keys), request.specs, request.reply, request.atomic)
 
 
-def _checked(request: Cancel | Reprioritize | Retry | Delete | Pause | Resume | Drain) -> Inbound:
+def _checked(request: Cancel | Reprioritize | Retry | Delete | Keep | Pause | Resume | Drain) -> Inbound:
     """Every other request is a message already; mypy checks that here."""
     match request:
-        case Cancel() | Reprioritize() | Retry() | Delete() | Pause() | Resume() | Drain():
+        case Cancel() | Reprioritize() | Retry() | Delete() | Keep() | Pause() | Resume() | Drain():
             return request
         case _:
             assert_never(request)

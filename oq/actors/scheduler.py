@@ -32,7 +32,7 @@ async def run_scheduler(
         payloads.hold(step.writes)
         for start in step.starts:
             jobs.send_nowait(start)  # never full: the size is argued in oq.engine
-        if step.writes or step.effects or step.deletes or step.paused is not None:
+        if step.effects or step.for_disk:
             await steps.send(step)
 
     async with inbox, steps, jobs:

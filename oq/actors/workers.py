@@ -11,7 +11,7 @@ import trio
 
 from oq.core.ids import format_id
 from oq.core.messages import Chunk, Finished, Inbound, Interrupt, Probe, Probed, Run, Start, Stop
-from oq.core.model import Failed, Interrupted, Outcome, Succeeded, TaskSpec, gist
+from oq.core.model import Failed, Interrupted, Outcome, Refusal, Succeeded, TaskSpec, gist
 from oq.errors import BackendError
 from oq.payloads import Payloads
 from oq.ports import Backend, Journal, Offload
@@ -85,7 +85,10 @@ class Workers:
                 "timeout", retryable=True, retry_limit=TIMEOUT_RETRIES,
             )  # fmt: skip
         except BackendError as error:
-            return Failed(error.message, error.code, error.retryable, error.retry_limit, error.unreachable)
+            return Failed(
+                error.message, error.code, error.retryable, error.retry_limit, error.unreachable,
+                None if error.status is None else Refusal(error.status, error.body, error.content_type),
+            )  # fmt: skip
         except Exception as error:
             # One attempt's accident, a bug of ours included, must not end the queue for all the others, nor end it
             # again at each restart.
@@ -105,7 +108,7 @@ class Workers:
                 if isinstance(piece, bytes):
                     result = piece
                 else:
-                    await events.send(Chunk(run.key, run.attempt, piece.text, piece.kind))
+                    await events.send(Chunk(run.key, run.attempt, piece.text, piece.kind, piece.line))
         if result is None:
             return Failed("the model server's answer has no end", "incomplete", retryable=True, retry_limit=2)
         # Embeddings may be large and have neither.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+import msgspec
 import trio
 
 from oq.core.messages import Announce, Respond, Step, WakeAt
@@ -41,7 +42,7 @@ async def run_writer(
                     batch.append(steps.receive_nowait())
                 except (trio.WouldBlock, trio.EndOfChannel):
                     break
-            if any(step.writes or step.deletes or step.paused is not None for step in batch):
+            if any(step.for_disk for step in batch):
                 await _commit(batch, journal, offload, health)
                 committed(batch)
             await _release(batch, alarms, events)
@@ -73,7 +74,7 @@ def _refuse(batch: list[Step], error: StorageError) -> None:
             if isinstance(effect, Respond):
                 effect.reply.send_nowait(error)
         rest = tuple(effect for effect in step.effects if not isinstance(effect, Respond))
-        batch[number] = Step(step.writes, step.deletes, rest, step.starts, step.paused)
+        batch[number] = msgspec.structs.replace(step, effects=rest)
 
 
 async def _release(

@@ -37,6 +37,7 @@ class _Line(msgspec.Struct, gc=False):
 
 class _Embedding(msgspec.Struct, gc=False):
     embeddings: msgspec.Raw = _ABSENT
+    embedding: msgspec.Raw = _ABSENT
     error: msgspec.Raw = _ABSENT
 
 
@@ -53,13 +54,15 @@ class AnswerReader:
         streams: lines as in chat and generate; otherwise one object, as in embed.
         model: for messages.
         max_bytes: an answer that needs more memory than this is refused.
+        relay: give the lines themselves with the pieces, too (`oq.ports.Piece.line`).
     """
 
-    def __init__(self, *, streams: bool, model: str, max_bytes: int) -> None:
+    def __init__(self, *, streams: bool, model: str, max_bytes: int, relay: bool = False) -> None:
         self.done = False
         self._streams = streams
         self._model = model
         self._max_bytes = max_bytes
+        self._relay = relay
         self._buffer = bytearray()  # the line that has not ended yet
         self._kept = 0
         self._content: list[str] = []
@@ -131,6 +134,8 @@ class AnswerReader:
             pieces.append(Piece(thinking, "thinking"))
         if content:
             pieces.append(Piece(content))
+        if self._relay:
+            pieces = self._with_line(pieces, bytes(line.strip()))
         if found.done and not self._has_parts():
             return pieces  # the only line with anything in it: it is the whole answer already
         if thinking:
@@ -148,6 +153,13 @@ class AnswerReader:
         if self._kept > self._max_bytes:
             raise self._too_large()
         return pieces
+
+    def _with_line(self, pieces: list[Piece], line: bytes) -> list[Piece]:
+        """Put *line* on the last of its pieces; `done: true` is a piece of its own."""
+        if self.done:
+            return [*pieces, Piece("", "end", line)]
+        last = pieces.pop() if pieces else Piece("")
+        return [*pieces, Piece(last.text, last.kind, line)]
 
     def _has_parts(self) -> bool:
         return bool(self._content or self._thinking or self._tool_calls or self._logprobs)
@@ -176,13 +188,15 @@ class AnswerReader:
             raise self._incomplete() from exc
         if found.error is not _ABSENT and bytes(found.error) != b"null":
             raise self._error_line(found.error)
-        if found.embeddings is _ABSENT:
+        if found.embeddings is _ABSENT and found.embedding is _ABSENT:
             raise failure(UNREADABLE, "the model server's answer holds no embeddings")
         self.done = True
 
     def _error_line(self, raw: msgspec.Raw) -> BackendError:
-        text = error_text(b'{"error":' + bytes(raw) + b"}")
-        return failure(judge(None, text), f"the model server gave up: {text}", model=self._model)
+        body = b'{"error":' + bytes(raw) + b"}"
+        text = error_text(body)
+        what = f"the model server gave up: {text}"
+        return failure(judge(None, text), what, model=self._model, status=500, body=body)
 
     def _incomplete(self) -> BackendError:
         return failure(INCOMPLETE, "the answer ended before it was done")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+from collections.abc import AsyncIterator
 
 import h11
 import trio
@@ -26,6 +27,8 @@ IDLE_SECONDS = 60.0  # routers forget a silent connection after a few minutes; s
 RECEIVE_BYTES = 65_536
 SEND_BYTES = 1 << 20  # a large body goes out in such parts, each with its own limit on silence
 
+
+Headers = list[tuple[bytes, bytes]]
 
 # What a connection raises when the other side does not keep to the protocol, or is gone.
 BROKEN = (OSError, trio.BrokenResourceError, h11.RemoteProtocolError)
@@ -87,7 +90,7 @@ class Connection:
 class Answer:
     """The answer to one request. Who got it calls `release` when done with it, read to the end or not."""
 
-    __slots__ = ("_connection", "_idle_timeout", "_server", "content_type", "ended", "location", "status")
+    __slots__ = ("_connection", "_idle_timeout", "_server", "ended", "headers", "location", "status")
 
     def __init__(
         self, server: Server, connection: Connection, head: h11.Response, idle_timeout: float
@@ -96,6 +99,7 @@ class Answer:
         self._connection = connection
         self._idle_timeout = idle_timeout
         self.status = head.status_code
+        self.headers: list[tuple[bytes, bytes]] = list(head.headers)
         self.ended = False
         self.location = ""
         if 300 <= self.status < 400:
@@ -135,6 +139,34 @@ class Server:
         self._idle: list[Connection] = []  # newest last, and used first
         self._closed = False
         self._tls: ssl.SSLContext | None = None
+
+    async def send_parts(
+        self, method: str, path: str, headers: Headers, parts: AsyncIterator[bytes], *, idle_timeout: float
+    ) -> Answer:
+        """As `request`, for a body that is passed on as it comes; *headers* say its length or that it is chunked.
+
+        It goes over a connection of its own, once: what has been read from *parts* cannot be sent again.
+        """
+        connection = await self._connect()
+        protocol = connection.protocol
+        try:
+            head = h11.Request(
+                method=method, target=self.address.prefix + path, headers=[*self.address.headers, *headers]
+            )
+            try:
+                await connection.send(protocol.send(head) or b"", idle_timeout)
+                async for part in parts:
+                    await connection.send(protocol.send(h11.Data(part)) or b"", idle_timeout)
+                await connection.send(protocol.send(h11.EndOfMessage()) or b"", idle_timeout)
+            except (OSError, trio.BrokenResourceError):
+                pass  # it may have answered before it hung up; reading tells
+            return await self._read_head(connection, idle_timeout)
+        except BROKEN as exc:
+            connection.close()
+            raise ConnectionLost("the connection was lost before an answer came", True) from exc
+        except BaseException:
+            connection.close()
+            raise
 
     async def request(
         self, method: str, path: str, body: bytes = b"", *, idle_timeout: float | None = None
@@ -192,6 +224,14 @@ class Server:
         except BaseException:
             connection.close()
             raise
+
+    async def _read_head(self, connection: Connection, idle_timeout: float) -> Answer:
+        while True:
+            event = connection.protocol.next_event()
+            if type(event) is h11.Response:
+                return Answer(self, connection, event, idle_timeout)
+            if event is h11.NEED_DATA:
+                await connection.fill(idle_timeout)
 
     def _take_idle(self) -> Connection | None:
         while self._idle:

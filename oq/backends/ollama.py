@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 
 import msgspec
 import trio
 
 from oq.backends.answers import AnswerReader, error_text
 from oq.backends.connections import Answer, ConnectFailed, ConnectionLost, Server, Silence
-from oq.backends.request_body import PATHS, request_body
+from oq.backends.request_body import path_of, request_body
 from oq.backends.verdicts import LOST_EARLY, LOST_LATE, SILENCE, UNREACHABLE, failure, judge
 from oq.core.model import TaskSpec
 from oq.errors import BackendError
-from oq.ports import BackendInfo, Piece
+from oq.ports import BackendInfo, Forwarded, Headers, Piece
 
 PROBE_SECONDS = 2.0
 INFO_SECONDS = 5.0
@@ -55,10 +56,10 @@ class OllamaBackend:
         """Run one attempt; see `oq.ports.Backend.run`. Leaving early closes the connection at once."""
         body = request_body(spec)
         reader = AnswerReader(
-            streams=spec.type != "embed", model=spec.model, max_bytes=self._max_result_bytes
+            streams=spec.type != "embed", model=spec.model, max_bytes=self._max_result_bytes, relay=spec.relay
         )
         try:
-            answer = await self._server.request("POST", PATHS[spec.type], body)
+            answer = await self._server.request("POST", path_of(spec), body)
             try:
                 if answer.status != 200:
                     raise await self._refusal(answer, spec.model)
@@ -109,6 +110,20 @@ class OllamaBackend:
         error = f"{self._who} did not answer within {INFO_SECONDS:g} s"
         return BackendInfo(up, version, models, loaded, error)
 
+    @asynccontextmanager
+    async def forward(
+        self, method: str, target: str, headers: Headers, parts: AsyncIterator[bytes]
+    ) -> AsyncIterator[Forwarded]:
+        """Pass a request on as it is; see `oq.ports.Backend.forward`. It may be silent for as long as it likes."""
+        try:
+            answer = await self._server.send_parts(method, target, headers, parts, idle_timeout=float("inf"))
+        except (ConnectFailed, ConnectionLost) as exc:
+            raise failure(UNREACHABLE, f"cannot reach {self._who}: {exc}") from exc
+        try:
+            yield _Passed(answer, self._who)
+        finally:
+            answer.release()
+
     async def aclose(self) -> None:
         """Close the idle connections. Attempts still running close theirs when they end."""
         self._server.close()
@@ -129,7 +144,15 @@ class OllamaBackend:
         if answer.location:
             text = f"moved to {answer.location}"
         what = f"{self._who} answered {answer.status}" + (f": {text}" if text else "")
-        return failure(judge(answer.status, text), what, model=model, status=answer.status)
+        kind = next((v.decode("latin-1") for k, v in answer.headers if k == b"content-type"), "")
+        return failure(
+            judge(answer.status, text),
+            what,
+            model=model,
+            status=answer.status,
+            body=bytes(body),
+            content_type=kind,
+        )
 
     async def _get(self, path: str) -> object:
         """Return the decoded answer, None if it is no JSON; `BackendError` if there is no answer."""
@@ -148,6 +171,22 @@ class OllamaBackend:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
         return found
+
+
+class _Passed:
+    """`oq.ports.Forwarded`."""
+
+    def __init__(self, answer: Answer, who: str) -> None:
+        self.status = answer.status
+        self.headers = answer.headers
+        self._answer = answer
+        self._who = who
+
+    async def receive(self) -> bytes:
+        try:
+            return await self._answer.receive()
+        except ConnectionLost as exc:
+            raise failure(LOST_LATE, f"{self._who}: {exc}") from exc
 
 
 async def _read_tail(answer: Answer) -> None:

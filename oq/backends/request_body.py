@@ -7,14 +7,34 @@ import msgspec
 from oq.core.model import TaskSpec
 
 PATHS = {"chat": "/api/chat", "generate": "/api/generate", "embed": "/api/embed"}
+LEGACY_EMBED = (
+    "/api/embeddings"  # one prompt, and a vector that is not normalized: another answer than /api/embed's
+)
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_messages = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.encode
 
 
+class _Prompt(msgspec.Struct):
+    prompt: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode_prompt = msgspec.json.Decoder(_Prompt).decode
+
+
 class _Role(msgspec.Struct):
     role: str = ""
+
+
+def path_of(spec: TaskSpec) -> str:
+    """Return where the request goes: an embed task with a prompt in place of an input is the older kind."""
+    if spec.type == "embed" and b'"prompt"' in spec.payload:
+        given = _decode_prompt(spec.payload)
+        if given.prompt is not msgspec.UNSET and given.input is msgspec.UNSET:
+            return LEGACY_EMBED
+    return PATHS[spec.type]
 
 
 def request_body(spec: TaskSpec) -> bytes:

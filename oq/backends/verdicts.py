@@ -15,6 +15,8 @@ from oq.errors import BackendError
 
 FEW = 3  # retries for a fault that may pass by itself, such as a crashed model runner
 ONCE_MORE = 2  # retries for a fault that rarely passes, such as too little memory
+TYPE_MAX = 100  # characters of a content type
+BODY_MAX = 4096  # bytes of an error answer that are kept for those who want it as it was
 TEXT_MAX = 500  # characters of the server's own words in a message
 
 
@@ -106,8 +108,19 @@ def judge(status: int | None, text: str) -> Verdict:
     return BY_STATUS.get(status) or (_OTHER_5XX if status >= 500 else _OTHER)
 
 
-def failure(verdict: Verdict, what: str, *, model: str = "", status: int | None = None) -> BackendError:
-    """Return the error for *verdict*; *what* says what happened, without a full stop."""
+def failure(
+    verdict: Verdict,
+    what: str,
+    *,
+    model: str = "",
+    status: int | None = None,
+    body: bytes = b"",
+    content_type: str = "",
+) -> BackendError:
+    """Return the error for *verdict*; *what* says what happened, without a full stop.
+
+    *status*, *body* and *content_type* are the model server's own answer, if it gave one.
+    """
     if len(what) > TEXT_MAX:
         what = what[:TEXT_MAX] + "…"
     advice = verdict.advice.format(model=model) if "{model}" in verdict.advice else verdict.advice
@@ -118,4 +131,6 @@ def failure(verdict: Verdict, what: str, *, model: str = "", status: int | None 
         retry_limit=verdict.retry_limit,
         unreachable=verdict is UNREACHABLE,
         status=status,
+        body=body[:BODY_MAX],
+        content_type=content_type[:TYPE_MAX],
     )

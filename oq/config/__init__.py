@@ -4,6 +4,8 @@ from oq.config.loading import Loaded, load_settings, refuse_itself, rows, settin
 from oq.config.settings import (
     FIELDS,
     SECTIONS,
+    ClientSettings,
+    DropinSettings,
     HostSettings,
     LoggingSettings,
     OllamaSettings,
@@ -18,6 +20,8 @@ from oq.config.values import parse_duration, parse_host_url, parse_size, without
 __all__ = [
     "FIELDS",
     "SECTIONS",
+    "ClientSettings",
+    "DropinSettings",
     "HostSettings",
     "Loaded",
     "LoggingSettings",

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+from oq.config.clients import read_clients, shown_client
 from oq.config.settings import FIELDS, SECTIONS, HostSettings, Kind, Settings
 from oq.config.values import parse_host_url, parse_text, parse_whole, without_password
 from oq.errors import ConfigError
 
 SEARCHED = ("./config.yaml", "~/.ollama-queue/config.yaml", "/etc/ollama-queue/config.yaml")
+LISTED = ("hosts", "clients")  # parts that are lists or tables, not settings with a name each
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -69,7 +71,7 @@ def settings_from(**values: Any) -> Settings:
 
 
 def _argument(name: str) -> str:
-    if name == "hosts":
+    if name in LISTED:
         return name
     for candidate in (name.replace("__", ".", 1), name.replace("_", ".", 1)):
         if candidate in FIELDS:
@@ -143,8 +145,8 @@ def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
         )
     found: dict[str, tuple[Any, str]] = {}
     for section, values in content.items():
-        if section == "hosts":
-            found["hosts"] = (values, origin)
+        if section in LISTED:
+            found[section] = (values, origin)
         elif section not in SECTIONS:
             raise ConfigError(
                 f"{origin}: no such section {section!r}; {_nearest(str(section))}", str(section), origin
@@ -178,7 +180,7 @@ def _known(key: str, origin: str) -> None:
 
 
 def _nearest(key: str) -> str:
-    close = difflib.get_close_matches(key, [*FIELDS, *SECTIONS, "hosts"], 1, 0.5)
+    close = difflib.get_close_matches(key, [*FIELDS, *SECTIONS, *LISTED], 1, 0.5)
     return f"did you mean {close[0]}?" if close else "see docs/reference/settings.md"
 
 
@@ -186,7 +188,7 @@ def _build(found: dict[str, tuple[Any, str]]) -> Loaded:
     sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     origins = dict.fromkeys(FIELDS, "default")
     for key, (value, origin) in found.items():
-        if key != "hosts":
+        if key not in LISTED:
             section, _, name = key.partition(".")
             sections[section][name] = _parse(key, value, origin)
             origins[key] = origin
@@ -200,6 +202,9 @@ def _build(found: dict[str, tuple[Any, str]]) -> Loaded:
         )  # what is said at the start wins over what is written down
     origins["hosts"] = origin
     settings = dataclasses.replace(settings, hosts=_hosts(hosts, origin, settings))
+    clients, origin = found.get("clients", (None, "default"))
+    origins["clients"] = origin
+    settings = dataclasses.replace(settings, clients=read_clients(clients, origin))
     _check(settings, origins)
     return Loaded(settings, origins)
 
@@ -303,4 +308,6 @@ def rows(loaded: Loaded) -> list[tuple[str, str, str]]:
         found.append((key, text, loaded.origins[key]))
     for host in loaded.settings.hosts:
         found.append((f"hosts.{host.name}", f"{host.url} slots={host.slots}", loaded.origins["hosts"]))
+    for client in loaded.settings.clients:
+        found.append((f"clients.{client.name}", shown_client(client), loaded.origins["clients"]))
     return found

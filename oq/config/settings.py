@@ -11,6 +11,7 @@ from typing import Any
 from oq.config.values import (
     parse_duration,
     parse_host_url,
+    parse_level,
     parse_names,
     parse_number,
     parse_optional_text,
@@ -37,6 +38,7 @@ SWITCH = Kind(parse_switch, "true or false")
 TEXT = Kind(parse_text, "text")
 OPTIONAL = Kind(parse_optional_text, "text, or nothing")
 NAMES = Kind(parse_names, "a list of names")
+LEVEL = Kind(parse_level, "low, normal, high, critical, or 0 to 1000")
 HOST_URL = Kind(parse_host_url, "an address such as http://localhost:11434")
 
 
@@ -224,6 +226,57 @@ class ServerSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class DropinSettings:
+    priority: int = _setting(
+        10, LEVEL, "Priority of a call through the Ollama or OpenAI API that names none."
+    )
+    on_disconnect: str = _setting(
+        "cancel",
+        _one_of("cancel", "keep"),
+        "What becomes of the task when the client of such a call goes away.",
+    )
+    heartbeat_after: float = _setting(
+        25.0, DURATION,
+        "How long a streaming call waits in silence; then its answer begins, with an empty piece now and then; "
+        "0 for never.",
+    )  # fmt: skip
+    batch_priority: int = _setting(1, LEVEL, "Priority of the lines of an OpenAI batch.")
+    batch_window: int = _setting(
+        500, WHOLE, "Lines of one OpenAI batch that are in the queue at a time.", low=1, high=100_000
+    )
+    max_batch_lines: int = _setting(50_000, WHOLE, "Most lines of an OpenAI batch.", low=1)
+    max_batches: int = _setting(
+        100, WHOLE, "OpenAI batches that are not finished; more are refused with 429.", low=1
+    )
+    max_file_bytes: int = _setting(
+        200 * 2**20, SIZE, "Largest file for OpenAI batches; more is 413.", low=1024
+    )
+    max_files: int = _setting(
+        1000, WHOLE, "Files kept for OpenAI batches; more are refused with 429 until some are deleted.", low=1
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """A client of the Ollama and OpenAI APIs, known by its token or by the name it gives.
+
+    Attributes:
+        token: a bearer token of its own; None: it is known by its name alone.
+        priority: of its calls that name none; None: `dropin.priority`.
+        batch_priority: of its batches' lines; None: `dropin.batch_priority`.
+        max_unfinished: its tasks that are not finished; more are refused with 429. 0: no limit.
+        timeout: seconds for one attempt of its tasks; None: `ollama.timeout`.
+    """
+
+    name: str
+    token: str | None = None
+    priority: int | None = None
+    batch_priority: int | None = None
+    max_unfinished: int = 0
+    timeout: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class LoggingSettings:
     level: str = _setting(
         "info", _one_of("debug", "info", "warning", "warn", "error", "critical"), "Least severe level that is logged.",
@@ -237,20 +290,26 @@ class LoggingSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set. `hosts` are the model servers; one made from `ollama` unless a file lists them."""
+    """Everything that can be set.
+
+    `hosts` are the model servers; one made from `ollama` unless a file lists them. `clients` are those that a file
+    lists.
+    """
 
     ollama: OllamaSettings = OllamaSettings()
     queue: QueueSettings = QueueSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     retry_config: RetrySettings = RetrySettings()
     server: ServerSettings = ServerSettings()
+    dropin: DropinSettings = DropinSettings()
     logging: LoggingSettings = LoggingSettings()
     hosts: tuple[HostSettings, ...] = ()
+    clients: tuple[ClientSettings, ...] = ()
 
 
 SECTIONS: dict[str, Any] = {
     "ollama": OllamaSettings, "queue": QueueSettings, "scheduler": SchedulerSettings, "retry_config": RetrySettings,
-    "server": ServerSettings, "logging": LoggingSettings,
+    "server": ServerSettings, "dropin": DropinSettings, "logging": LoggingSettings,
 }  # fmt: skip
 FIELDS: dict[str, dataclasses.Field[Any]] = {
     f"{section}.{field.name}": field for section, cls in SECTIONS.items() for field in dataclasses.fields(cls)

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from oq.core.model import PRIORITIES, PRIORITY_MAX
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {
     "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30, "k": 2**10,
@@ -57,6 +59,19 @@ def parse_whole(value: object) -> int:
         return int(value)  # type: ignore[call-overload, no-any-return]
     except (TypeError, ValueError):
         raise ValueError(f"{value!r} is not a whole number") from None
+
+
+def parse_level(value: object) -> int:
+    """Return a priority: a name, or a number from 0 to 1000.
+
+    >>> parse_level("high"), parse_level("7")
+    (10, 7)
+    """
+    known = PRIORITIES.get(str(value).strip().lower())
+    level = parse_whole(value) if known is None else known
+    if not 0 <= level <= PRIORITY_MAX:
+        raise ValueError(f"{value!r} is not a priority")
+    return level
 
 
 def parse_number(value: object) -> float:

@@ -12,6 +12,7 @@ class Draft:
         self.writes: dict[int, Write] = {}
         self.deletes: list[int] = []
         self.starts: list[Start] = []
+        self.documents: list[tuple[str, bytes | None]] = []
         self.paused: bool | None = None
         self.wake_at: Effect | None = None
         self._happenings: list[Happening] = []
@@ -41,5 +42,6 @@ class Draft:
         if self.wake_at is not None:
             effects.append(self.wake_at)
         return Step(
-            tuple(self.writes.values()), tuple(self.deletes), tuple(effects), tuple(self.starts), self.paused
-        )
+            tuple(self.writes.values()), tuple(self.deletes), tuple(effects), tuple(self.starts), self.paused,
+            tuple(self.documents),
+        )  # fmt: skip

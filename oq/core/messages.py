@@ -6,6 +6,7 @@ or reported by `oq.queue`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -30,6 +31,9 @@ class Submit(msgspec.Struct, frozen=True):
     specs: tuple[TaskSpec, ...]
     reply: Reply
     atomic: bool = False
+    keyed: Callable[[Sequence[int]], None] | None = (
+        None  # told the new keys before anything can happen to them
+    )
 
 
 class Cancel(msgspec.Struct, frozen=True):
@@ -61,6 +65,13 @@ class Delete(msgspec.Struct, frozen=True):
     reply: Reply
 
 
+class Keep(msgspec.Struct, frozen=True):
+    """Put small named records on disk beside the tasks, or forget those that are None. Answer: None."""
+
+    documents: tuple[tuple[str, bytes | None], ...]
+    reply: Reply
+
+
 class Pause(msgspec.Struct, frozen=True):
     reply: Reply
 
@@ -76,7 +87,7 @@ class Drain(msgspec.Struct, frozen=True):
     reply: Reply
 
 
-Request = Submit | Cancel | Reprioritize | Retry | Delete | Pause | Resume | Drain
+Request = Submit | Cancel | Reprioritize | Retry | Delete | Keep | Pause | Resume | Drain
 
 
 # --- → scheduler ------------------------------------------------------------------------------------------------
@@ -114,7 +125,9 @@ class Stop(msgspec.Struct, frozen=True):
     """The last message: the scheduler actor ends. The `Schedule` itself never sees it."""
 
 
-Inbound = Admit | Cancel | Reprioritize | Retry | Delete | Pause | Resume | Drain | Finished | Probed | Tick
+Inbound = (
+    Admit | Cancel | Reprioritize | Retry | Delete | Keep | Pause | Resume | Drain | Finished | Probed | Tick
+)
 
 
 # --- scheduler → workers: these leave at once -------------------------------------------------------------------
@@ -176,7 +189,7 @@ class Write(msgspec.Struct, frozen=True, gc=False):
 class Step(msgspec.Struct, frozen=True):
     """What one message leads to.
 
-    *writes* and *deletes* go to disk in one transaction, then *effects* are released, in order. *starts* go to the
+    *writes*, *deletes* and *documents* go to disk in one transaction, then *effects* are released, in order. *starts* go to the
     workers at once. *paused* is the new value of the switch, or None.
     """
 
@@ -185,13 +198,20 @@ class Step(msgspec.Struct, frozen=True):
     effects: tuple[Effect, ...] = ()
     starts: tuple[Start, ...] = ()
     paused: bool | None = None
+    documents: tuple[tuple[str, bytes | None], ...] = ()
+
+    @property
+    def for_disk(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self.writes or self.deletes or self.documents or self.paused is not None)
 
 
 # --- workers and Queue → bus ------------------------------------------------------------------------------------
 class Chunk(msgspec.Struct, frozen=True, gc=False):
-    """A piece of what the model writes; *kind* is ``content`` or ``thinking``."""
+    """A piece of what the model writes; see `oq.ports.Piece`."""
 
     key: int
     attempt: int
     text: str
     kind: str = "content"
+    line: bytes = b""

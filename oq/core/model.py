@@ -68,6 +68,14 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     code: str | None = None
 
 
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """A model server's own error answer, for clients that know its statuses and words. *status* is an HTTP status."""
+
+    status: int
+    body: bytes
+    content_type: str = ""
+
+
 class TaskSpec(msgspec.Struct, frozen=True, gc=False):
     """What was asked; valid by construction when it comes from `oq.wire` or the builders.
 
@@ -81,6 +89,7 @@ class TaskSpec(msgspec.Struct, frozen=True, gc=False):
         delay: seconds after its submission before which it must not start; the queue makes a `run_at` of it.
         idempotency_key: the caller's name for this submission, or None.
         fingerprint: digest of the request, to tell a repeat from a clash of idempotency keys.
+        relay: keep the model server's own lines while it runs, for a client that speaks its protocol.
     """
 
     type: TaskType
@@ -96,6 +105,7 @@ class TaskSpec(msgspec.Struct, frozen=True, gc=False):
     idempotency_key: str | None = None
     fingerprint: bytes | None = None
     delay: float | None = None
+    relay: bool = False
 
 
 class TaskState(msgspec.Struct, frozen=True, gc=False):
@@ -103,7 +113,8 @@ class TaskState(msgspec.Struct, frozen=True, gc=False):
 
     `run_at` is the due time of a scheduled task. `retry_count` counts failed attempts that were retried;
     `attempts` are all of them, newest last. `tokens` and `output_start` are a completed task's: how many the model
-    counted, and the beginning of its text; lists show them without reading results.
+    counted, and the beginning of its text; lists show them without reading results. `refusal` is what the model
+    server said when it refused (see `Refusal`).
     """
 
     status: Status
@@ -119,6 +130,7 @@ class TaskState(msgspec.Struct, frozen=True, gc=False):
     attempts: tuple[Attempt, ...] = ()
     tokens: int | None = None
     output_start: str = ""
+    refusal: Refusal | None = None
 
 
 class Entry(msgspec.Struct, gc=False):
@@ -260,6 +272,7 @@ class Failed(msgspec.Struct, frozen=True):
     retryable: bool = False
     retry_limit: int | None = None
     unreachable: bool = False
+    refusal: Refusal | None = None
 
 
 class Interrupted(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ from oq.core.messages import (
     Finished,
     Inbound,
     Interrupt,
+    Keep,
     Pause,
     Probe,
     Probed,
@@ -150,6 +151,9 @@ class Schedule:
                 )
             case Delete():
                 draft.respond(message.reply, tuple(self._delete(draft, key) for key in message.keys))
+            case Keep():
+                draft.documents += message.documents
+                draft.respond(message.reply, None)
             case Pause():
                 self._switch(draft, True)
                 draft.respond(message.reply, None)
@@ -324,7 +328,10 @@ class Schedule:
                 if outcome.retryable and entry.state.retry_count < allowed:
                     self._retry_later(draft, entry, outcome, now, luck)
                 else:
-                    self._end(draft, entry, Status.FAILED, now, "failed", outcome.error, outcome.code)
+                    self._end(
+                        draft, entry, Status.FAILED, now, "failed", outcome.error, outcome.code,
+                        refusal=outcome.refusal,
+                    )  # fmt: skip
             case _:
                 assert_never(outcome)
 
@@ -332,7 +339,7 @@ class Schedule:
         due = now + self.retry.delay(entry.state.retry_count + 1, luck)
         self._advance(
             entry, Status.SCHEDULED, run_at=due, retry_count=entry.state.retry_count + 1, error=outcome.error,
-            error_code=outcome.code, host=None,
+            error_code=outcome.code, host=None, refusal=outcome.refusal,
             attempts=_closed(entry.state, now, "failed", outcome.error, outcome.code),
         )  # fmt: skip
         heapq.heappush(self._due, (due, entry.key))
@@ -353,7 +360,7 @@ class Schedule:
 
     def _end(
         self, draft: Draft, entry: Entry, status: Status, now: float, outcome: str,
-        error: str | None = None, code: str | None = None, result: bytes | None = None, **gist: object,
+        error: str | None = None, code: str | None = None, result: bytes | None = None, **more: object,
     ) -> None:  # fmt: skip
         attempts = _closed(entry.state, now, outcome, error, code)
         self._advance(
@@ -364,7 +371,7 @@ class Schedule:
             error=error,
             error_code=code,
             attempts=attempts,
-            **gist,
+            **{"refusal": None, **more},
         )
         del self.entries[entry.key]
         self.finished[entry.key] = (now, entry.state.revision)
@@ -431,7 +438,7 @@ class Schedule:
         self.entries[entry.key] = entry
         self._advance(
             entry, Status.PENDING, retry_count=0, started_at=None, finished_at=None, host=None, error=None,
-            error_code=None, tokens=None, output_start="", run_at=now,  # from now on it waits, for rule 3
+            error_code=None, refusal=None, tokens=None, output_start="", run_at=now,  # from now on it waits, for rule 3
         )  # fmt: skip
         self.waiting.add(entry)
         draft.write(entry.key, entry.state)

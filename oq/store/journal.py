@@ -15,6 +15,7 @@ from oq.config.values import without_password
 from oq.core.messages import Step, Write
 from oq.core.model import Recovered, Task, TaskSpec, TaskState
 from oq.errors import OqError, StorageDamaged, StorageError
+from oq.store.documents import put_documents, read_documents
 from oq.store.faults import abort, translated
 from oq.store.lease import Lease
 from oq.store.migrations import prepare_root
@@ -120,7 +121,7 @@ class ZodbJournal:
         if self._closed:
             raise StorageError("the store is closed")
         writes = sum(len(step.writes) + len(step.deletes) for step in steps)
-        if not writes and all(step.paused is None for step in steps):
+        if not any(step.for_disk for step in steps):
             return
         if self._broken_at is not None:
             self._reopen()
@@ -150,6 +151,8 @@ class ZodbJournal:
             for write in step.writes:
                 if write.key not in gone:
                     _put(tasks, write)
+            if step.documents:
+                put_documents(self._root, step.documents)
             if step.paused is not None:
                 self._root["paused"] = step.paused
         for key in gone:
@@ -227,6 +230,9 @@ class ZodbJournal:
 
     def texts(self, keys: Iterable[int]) -> list[bytes]:
         return self._readers.texts(keys)
+
+    def documents(self, prefix: str) -> list[tuple[str, bytes]]:
+        return self._readers.read(lambda tasks: read_documents(tasks._p_jar.root(), prefix))
 
 
 def _put(tasks: Any, write: Write) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import msgspec
 from persistent import Persistent
 
-from oq.core.model import Attempt, Entry, Status, Task, TaskSpec, TaskState, TaskType, affinity
+from oq.core.model import Attempt, Entry, Refusal, Status, Task, TaskSpec, TaskState, TaskType, affinity
 
 INLINE_BYTES = (
     512  # a body up to this size lives in the task's own record: one record less to write and to read
@@ -55,6 +55,7 @@ class _Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
     keep_alive: bytes | None
     priority: int
     run_at: float | None
+    relay: bool = False
 
 
 class _State(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -73,6 +74,7 @@ class _State(msgspec.Struct, array_like=True, frozen=True, gc=False):
     attempts: tuple[tuple[int, str, float, float | None, str, str | None, str | None], ...]
     tokens: int | None = None
     output_start: str = ""
+    refusal: Refusal | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -178,7 +180,7 @@ def new_record(spec: TaskSpec, state: TaskState) -> TaskRecord:
         spec.idempotency_key,
         spec.fingerprint,
     )
-    body = _encode(_Body(spec.payload, spec.options, spec.keep_alive, spec.priority, spec.run_at))
+    body = _encode(_Body(spec.payload, spec.options, spec.keep_alive, spec.priority, spec.run_at, spec.relay))
     return TaskRecord(
         _encode(head), pack_state(state), body if len(body) <= INLINE_BYTES else BodyRecord(body)
     )
@@ -202,6 +204,7 @@ def pack_state(state: TaskState) -> bytes:
             tuple([msgspec.structs.astuple(attempt) for attempt in attempts]) if attempts else (),
             state.tokens,
             state.output_start,
+            state.refusal,
         )
     )
 
@@ -223,6 +226,7 @@ def unpack_state(data: bytes) -> TaskState:
         tuple([Attempt(*attempt) for attempt in row.attempts]) if row.attempts else (),
         row.tokens,
         row.output_start,
+        row.refusal,
     )
 
 
@@ -258,6 +262,7 @@ def spec_of(record: TaskRecord) -> TaskSpec:
         head.tags,
         head.idempotency_key,
         head.fingerprint,
+        relay=body.relay,
     )
 
 

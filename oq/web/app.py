@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing.exceptions import WebsocketMismatch
 
 from oq.errors import OqError, TooLarge
+from oq.web.dropin import Dropin
 from oq.web.errors import HttpError, InternalError, MethodNotAllowed, NoSuchRoute, answer_of
 from oq.web.guard import Guard
 from oq.web.submit import Asgi, FastSubmit, Receive, Scope, Send
@@ -79,7 +80,13 @@ def make_app(queue: Queue, settings: Settings) -> OqApp:
         except* _Gone:
             pass  # nobody is there to be answered
 
-    app.asgi_app = Guard(FastSubmit(served, queue), settings)  # type: ignore[method-assign,assignment]
+    dropin = Dropin(served, queue, settings, app.stopping)
+
+    @app.before_serving
+    async def run_batches() -> None:
+        app.nursery.start_soon(dropin.runner.run)
+
+    app.asgi_app = Guard(FastSubmit(dropin, queue), settings)  # type: ignore[method-assign,assignment]
     return app
 
 

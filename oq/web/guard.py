@@ -14,13 +14,17 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import itertools
+import math
 import secrets
 import socket
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from oq.errors import OqError
+from oq.dropin.batches import ENDPOINTS
+from oq.dropin.native import TYPES
+from oq.errors import OqError, TooLarge
 from oq.web.errors import Forbidden, Unauthorized, answer_of
+from oq.web.openai.errors import openai_answer_of
 from oq.web.submit import Answer, Asgi, Message, Receive, Scope, Send, send_answer
 from oq.web.unread import Body, closing, too_large
 
@@ -29,6 +33,11 @@ if TYPE_CHECKING:
 
 OPEN_PATHS = frozenset({"/", "/health", "/favicon.ico"})  # no token needed: no data in them
 OPEN_PREFIX = "/static/"
+BLOBS, FILES = "/api/blobs/", "/v1/files"
+FORM_BYTES = 65_536  # of a multipart form around its file
+READ_WHOLE = frozenset(
+    {"/api/tasks", *TYPES, *ENDPOINTS}
+)  # routes that read a body to its end before they answer
 TOKEN_IN_QUERY = frozenset({"/ws", "/api/events"})  # a browser cannot set headers for these
 REMEMBERED = 1000  # Host values known to be good
 REQUEST_ID_MAX = 128
@@ -42,7 +51,9 @@ class Guard:
         server = settings.server
         self._app = app
         self._limit = server.max_body_bytes
+        self._file_limit = settings.dropin.max_file_bytes + FORM_BYTES
         self._token = server.token.encode() if server.token else None
+        self._client_tokens = [client.token.encode() for client in settings.clients if client.token]
         self._names = {name.lower() for name in (*server.allowed_hosts, server.host)} | _LOCAL
         self._any_host = "*" in server.allowed_hosts
         self._origins = {origin.lower().rstrip("/") for origin in server.allowed_origins}
@@ -95,13 +106,14 @@ class Guard:
             self._check_origin(origin, host)
             if self._token is not None and not preflight:
                 self._check_token(scope, token)
-            if length is not None and length.isdigit() and int(length) > self._limit:
-                raise too_large(self._limit)
+            limit = self._limit_of(scope)
+            if length is not None and length.isdigit() and int(length) > limit:
+                raise self._too_large(limit)
         except OqError as error:
             if kind == "websocket":
                 await _deny_websocket(scope, receive, send, error, extra)
                 return
-            await self._answer(Body(receive, self._limit), scope, named_send, answer_of(error))
+            await self._answer(Body(receive, self._limit), scope, named_send, _answer_of(scope, error))
             return
         if kind == "websocket":
             await self._app(scope, receive, send)
@@ -113,10 +125,10 @@ class Guard:
             # Hypercorn sees to it that the body is not longer than it says.
             await self._app(scope, receive, named_send)
             return
-        body = Body(receive, self._limit)
+        body = Body(receive, limit)
         await self._app(scope, body.receive, named_send)
         if body.cut and not started:
-            await self._answer(body, scope, named_send, answer_of(too_large(self._limit)))
+            await self._answer(body, scope, named_send, _answer_of(scope, self._too_large(limit)))
         elif not body.ended:
             await body.finish(scope)
 
@@ -129,6 +141,18 @@ class Guard:
         status, text, headers = answer
         await send_answer(send, (status, text, {**headers, "Connection": "close"}))
         await body.finish(scope)
+
+    def _limit_of(self, scope: Scope) -> float:
+        """Return how many bytes a body may have; what streams through to disk or to a model server may be large."""
+        path: str = scope["path"]
+        if path.startswith(BLOBS):
+            return math.inf
+        return self._file_limit if path == FILES else self._limit
+
+    def _too_large(self, limit: float) -> TooLarge:
+        if limit == self._file_limit:
+            return TooLarge(f"the file is larger than {limit - FORM_BYTES:.0f} bytes (dropin.max_file_bytes)")
+        return too_large(self._limit)
 
     def _check_host(self, host: bytes | None) -> None:
         if host is None or host in self._good_hosts:
@@ -168,20 +192,27 @@ class Guard:
                 query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=100)
                 value = query.get("token", [""])[0].encode()
         assert self._token is not None
-        if not hmac.compare_digest(value.strip(), self._token):
+        known = [self._token, *self._client_tokens]
+        # Each is compared, so that the time taken says nothing of which fits.
+        if sum([hmac.compare_digest(value.strip(), token) for token in known]) == 0:
             raise Unauthorized("this server wants a token: send Authorization: Bearer TOKEN (server.token)")
 
 
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, DELETE",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Request-ID",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Client-ID, X-Queue-Priority, "
+    "X-Request-ID",
     "Access-Control-Max-Age": "600",
 }
 
 
 def _reads_all(scope: Scope) -> bool:
-    """Return whether it is the one route that reads its body to the end before it answers (`FastSubmit`)."""
-    return (scope["method"], scope["path"]) == ("POST", "/api/tasks")
+    """Return whether it is a route that reads its body to the end before it answers (`FastSubmit`, `oq.web.dropin`)."""
+    return scope["method"] == "POST" and scope["path"] in READ_WHOLE
+
+
+def _answer_of(scope: Scope, error: OqError) -> Answer:
+    return openai_answer_of(error) if scope["path"].startswith("/v1/") else answer_of(error)
 
 
 def _sane(request_id: bytes) -> bool:

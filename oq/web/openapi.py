@@ -11,6 +11,7 @@ from oq.core.events import EventType
 from oq.core.model import Status
 from oq.core.waiting import TEXTS
 from oq.web.errors import STATUS
+from oq.web.openapi_dropin import DROPIN_PATHS
 from oq.web.series import FIELDS, WINDOWS
 from oq.wire import schemas
 from oq.wire.queries import ACTIONS, LIMIT_DEFAULT, LIMIT_MAX, SORTS, VIEWS
@@ -273,7 +274,7 @@ def openapi_dict() -> Json:
     return {
         "openapi": "3.0.3",
         "info": {"title": "oq (Ollama Queue)", "version": _version(), "license": {"name": "MIT"}},
-        "paths": _paths(),
+        "paths": _paths() | DROPIN_PATHS,
         "components": {
             "schemas": {**schemas(_REF), **_SCHEMAS},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},

@@ -19,9 +19,7 @@ from oq.web.packing import takes_gzip
 if TYPE_CHECKING:
     from oq.web.app import OqApp
 
-LINE = (
-    "oq (Ollama Queue) is running. The API is described in /openapi.json; a browser gets the monitor here.\n"
-)
+LINE = "Ollama is running"  # word for word: clients of Ollama look for it
 CSP = (
     "default-src 'self'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'; form-action 'self'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"

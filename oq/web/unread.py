@@ -25,7 +25,7 @@ class Body:
         cut: more than *limit* bytes came; the app was told that the client went away.
     """
 
-    def __init__(self, receive: Receive, limit: int) -> None:
+    def __init__(self, receive: Receive, limit: float) -> None:
         self._receive, self._limit = receive, limit
         self._received = 0
         self._ended = trio.Event()

@@ -64,7 +64,7 @@ def test_every_environment_name_of_the_original_is_read(tmp_path: Path) -> None:
 def test_every_setting_can_come_from_its_oq_variable(tmp_path: Path) -> None:
     values = {"ollama.host": "gpu", "server.insecure": "true", "server.host": "::1", "logging.level": "error",
               "logging.format": "json", "server.access_log": "on", "retry_config.jitter": "0.5",
-              "retry_config.max_delay": "80"}  # fmt: skip
+              "retry_config.max_delay": "80", "dropin.on_disconnect": "keep"}  # fmt: skip
     for key in FIELDS:
         name = "OQ_" + key.replace(".", "__").upper()
         loaded = load(tmp_path, "", {name: values.get(key, "1024" if "bytes" in key else "50")})
@@ -91,6 +91,16 @@ def test_every_setting_can_come_from_its_oq_variable(tmp_path: Path) -> None:
         ("hosts: [{url: a, name: x}, {url: b, name: x}]", "hosts", "the same name"),
         ("hosts: [{url: a, slotz: 1}]", "hosts", "slotz"),
         ("hosts: [{url: a, slots: 0}]", "hosts", "1 to 1024"),
+        ("dropin: {priority: urgent}", "dropin.priority", "low, normal, high"),
+        ("dropin: {batch_priority: 1001}", "dropin.batch_priority", "0 to 1000"),
+        ("dropin: {on_disconnect: cry}", "dropin.on_disconnect", "one of cancel, keep"),
+        ("clients: 5", "clients", "must map names"),
+        ("clients: {a: 5}", "clients.a", "must hold settings"),
+        ("clients: {a: {prio: 5}}", "clients.a", "known are token, priority"),
+        ("clients: {a: {priority: urgent}}", "clients.a", "not a whole number"),
+        ("clients: {a: {max_unfinished: -1}}", "clients.a", "0 (no limit) or more"),
+        ("clients: {a: {token: x}, b: {token: x}}", "clients", "the same token"),
+        ("clients: {'a,b': {}}", "clients.a,b", "no comma"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_file_and_what_it_should_be(
@@ -150,6 +160,15 @@ def test_a_token_allows_another_address_and_is_not_shown(tmp_path: Path) -> None
 
     assert loaded.settings.server.host == "0.0.0.0"
     assert "secret" not in str(rows(loaded))
+
+
+def test_clients_are_read_and_their_tokens_are_not_shown(tmp_path: Path) -> None:
+    text = "clients:\n  app: {token: secret, priority: high, timeout: 2m}\n  crawler:\n"
+    loaded = load(tmp_path, text)
+    app, crawler = loaded.settings.clients
+    assert (app.name, app.token, app.priority, app.timeout) == ("app", "secret", 10, 120.0)
+    assert (crawler.name, crawler.priority, crawler.max_unfinished) == ("crawler", None, 0)
+    assert ("clients.app", "token=(set) priority=10 timeout=120.0") in [row[:2] for row in rows(loaded)]
 
 
 def test_a_program_names_settings_shortly() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 from oq.config import settings_from
 from oq.errors import BackendError
+from oq.web.dropin import ROUTES
 from oq.web.openapi import openapi_dict
 
 from .conftest import TASK, FakeBackend, House, open_house
 
-METHODS = {"get", "post", "delete", "put", "patch"}
+METHODS = {"head", "get", "post", "delete", "put", "patch"}
 
 
 def described() -> set[tuple[str, str]]:
@@ -30,7 +31,7 @@ def served(house: House) -> set[tuple[str, str]]:
         path = re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule)
         methods = (rule.methods or {"GET"}) - {"HEAD", "OPTIONS"}
         found |= {(method, path) for method in methods}
-    return found
+    return found | {(method, path) for method, path, _ in ROUTES}
 
 
 async def test_every_route_is_described_and_everything_described_is_served(house: House) -> None:

@@ -1,0 +1,75 @@
+"""One HTTP request and the means to answer it, on bare ASGI: for answers that stream and clients that go away."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+
+from oq.web.submit import Receive, Scope, Send, read_body
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was read."""
+
+
+class Exchange:
+    """See the module. Header names are lower case; of a repeated header the last one counts."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.raw_path: bytes = scope.get("raw_path") or self.path.encode()
+        self.query: bytes = scope.get("query_string", b"")
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self.begun = False
+        self._body: bytes | None = None
+        self._receive = receive
+        self._send = send
+
+    async def body(self) -> bytes:
+        """Return the whole body, again when it was read before; raises `ClientGone`."""
+        if self._body is None:
+            self._body = await read_body(self._receive)
+        if self._body is None:
+            raise ClientGone
+        return self._body
+
+    async def parts(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it comes, or as it was read before; raises `ClientGone`."""
+        if self._body is not None:
+            if self._body:
+                yield self._body
+            return
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            data: bytes = message.get("body", b"")
+            if data:
+                yield data
+            if not message.get("more_body"):
+                return
+
+    async def wait_gone(self) -> None:
+        """Return when the client has closed the connection; call it after the body was read."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                return
+
+    async def begin(self, status: int, headers: Mapping[str, str] | list[tuple[bytes, bytes]]) -> None:
+        """Send the head of an answer whose body comes with `write` and ends with `end`."""
+        if isinstance(headers, Mapping):
+            headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+        self.begun = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def whole(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        """Send an answer in one go."""
+        await self.begin(status, {**headers, "Content-Length": str(len(body))})
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})

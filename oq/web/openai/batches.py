@@ -1,0 +1,66 @@
+"""/v1/batches: create, get, list, cancel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from oq.dropin.batches import BatchRecord, KeptBatch, read_batch
+from oq.dropin.terms import terms_of
+from oq.errors import InvalidTask, TaskConflict, TooMany
+from oq.web.exchange import Exchange
+from oq.web.openai.library import new_id
+from oq.web.openai.lists import JSON, page_of
+
+if TYPE_CHECKING:
+    from oq.web.dropin import Dropin
+
+
+async def create(house: Dropin, exchange: Exchange, **_: str) -> None:
+    """Begin a batch; answered when it is on disk."""
+    library = await house.open_library()
+    asked, window = read_batch(await exchange.body())
+    if asked.input_file_id not in library.files:
+        raise InvalidTask(f"there is no file {asked.input_file_id[:100]!r}", "input_file_id")
+    limit = house.settings.dropin.max_batches
+    if len(library.unfinished()) >= limit:
+        raise TooMany(f"{limit} batches are not finished (dropin.max_batches); try again when some are")
+    terms = terms_of(exchange.headers, {}, house.settings, "openai", batch=True)
+    now, id = house.queue.clock.now(), new_id("batch_")
+    record = BatchRecord(
+        id, asked.endpoint, asked.input_file_id, asked.completion_window, "validating", int(now), int(now + window),
+        metadata=asked.metadata,
+    )  # fmt: skip
+    batch = KeptBatch(record, terms.priority, (*terms.tags, f"batch:{id}"), terms.timeout)
+    await library.keep(batch)
+    house.runner.start(batch)
+    await exchange.whole(200, msgspec.json.encode(record), JSON)
+
+
+async def every_batch(house: Dropin, exchange: Exchange, **_: str) -> None:
+    """The batches, newest first; ``after``, ``limit``, ``order``."""
+    library = await house.open_library()
+    shown = [_shown(house, batch) for batch in library.batches.values()]
+    await exchange.whole(200, page_of(shown, exchange.query), JSON)
+
+
+async def one_batch(house: Dropin, exchange: Exchange, id: str) -> None:
+    library = await house.open_library()
+    await exchange.whole(200, msgspec.json.encode(_shown(house, library.batch(id))), JSON)
+
+
+async def cancel(house: Dropin, exchange: Exchange, id: str) -> None:
+    """Cancel a batch; what is done already is in its output."""
+    library = await house.open_library()
+    batch = library.batch(id)
+    if batch.record.status not in ("validating", "in_progress"):
+        if batch.record.status != "cancelling":
+            raise TaskConflict(f"the batch {id} cannot be cancelled: it is {batch.record.status}")
+    else:
+        batch = await house.runner.cancel(batch)
+    await exchange.whole(200, msgspec.json.encode(_shown(house, batch)), JSON)
+
+
+def _shown(house: Dropin, batch: KeptBatch) -> BatchRecord:
+    return msgspec.structs.replace(batch.record, request_counts=house.runner.counts(batch))

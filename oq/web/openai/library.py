@@ -1,0 +1,118 @@
+"""The files and batches that there are: their records in memory and in the store, their bytes on the shelf."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+import msgspec
+import trio
+
+from oq.dropin.batches import UNFINISHED, BatchRecord, FileRecord, KeptBatch
+from oq.errors import StorageError, StorageFull, TaskConflict, TaskNotFound, TooMany
+from oq.store.faults import FULL
+from oq.web.openai.shelf import Shelf
+
+if TYPE_CHECKING:
+    from oq.config import Settings
+    from oq.queue import Queue
+
+T = TypeVar("T")
+FILE, BATCH = "file/", "batch/"  # prefixes of the records' names
+_encode = msgspec.json.encode
+
+
+def open_file(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def new_id(kind: str) -> str:
+    """Return an id as OpenAI's: *kind* and random letters."""
+    return kind + secrets.token_hex(12)
+
+
+async def on_disk(function: Callable[..., T], *args: Any) -> T:
+    """Run a function of the shelf in a thread; what goes wrong is a `StorageError`."""
+    try:
+        return await trio.to_thread.run_sync(function, *args)
+    except OSError as exc:
+        if exc.errno in FULL:
+            raise StorageFull(
+                f"the file cannot be written: {exc.strerror}; free some space on its disk"
+            ) from exc
+        raise StorageError(f"the file cannot be read or written: {exc.strerror or exc}") from exc
+
+
+class Library:
+    """See the module. Records change in memory when they are on disk."""
+
+    def __init__(self, queue: Queue, settings: Settings) -> None:
+        self.queue = queue
+        self.settings = settings
+        self.shelf = Shelf(Path(settings.queue.storage_path).expanduser() / "files")
+        self.files: dict[str, FileRecord] = {}
+        self.batches: dict[str, KeptBatch] = {}
+        self.loaded = trio.Event()
+
+    async def load(self) -> None:
+        """Read what is on disk."""
+        for _, value in await self.queue.documents(FILE):
+            file = msgspec.json.decode(value, type=FileRecord)
+            self.files[file.id] = file
+        for _, value in await self.queue.documents(BATCH):
+            batch = msgspec.json.decode(value, type=KeptBatch)
+            self.batches[batch.record.id] = batch
+        if self.files or self.batches:
+            growing = [id for batch in self.unfinished() for id in result_ids(batch.record)]
+            await on_disk(self.shelf.sweep, [*self.files, *growing])
+        self.loaded.set()
+
+    def unfinished(self) -> list[KeptBatch]:
+        return [batch for batch in self.batches.values() if batch.record.status in UNFINISHED]
+
+    def file(self, id: str) -> FileRecord:
+        if id not in self.files:
+            raise TaskNotFound(f"there is no file {id[:100]!r}")
+        return self.files[id]
+
+    def batch(self, id: str) -> KeptBatch:
+        if id not in self.batches:
+            raise TaskNotFound(f"there is no batch {id[:100]!r}")
+        return self.batches[id]
+
+    def check_room(self) -> None:
+        """Refuse one more file when there are as many as may be."""
+        limit = self.settings.dropin.max_files
+        if len(self.files) >= limit:
+            raise TooMany(f"{limit} files are kept already (dropin.max_files); delete some")
+
+    async def add_file(self, file: FileRecord) -> None:
+        await self.queue.keep_documents({FILE + file.id: _encode(file)})
+        self.files[file.id] = file
+
+    async def delete_file(self, id: str) -> None:
+        self.file(id)
+        for batch in self.unfinished():
+            if batch.record.input_file_id == id:
+                raise TaskConflict(f"the file {id} is read by the batch {batch.record.id}; cancel that first")
+        await self.queue.keep_documents({FILE + id: None})
+        self.files.pop(id, None)
+        await on_disk(self.shelf.delete, id)
+
+    async def keep(self, batch: KeptBatch, *files: FileRecord) -> KeptBatch:
+        """Put a batch on disk as it is now, together with its new files."""
+        documents: dict[str, bytes | None] = {FILE + file.id: _encode(file) for file in files}
+        documents[BATCH + batch.record.id] = _encode(batch)
+        await self.queue.keep_documents(documents)
+        for file in files:
+            self.files[file.id] = file
+        self.batches[batch.record.id] = batch
+        return batch
+
+
+def result_ids(record: BatchRecord) -> tuple[str, str]:
+    """Return the ids of a batch's output and error file, known before they are there."""
+    name = record.id.removeprefix("batch_")
+    return f"file-out{name}", f"file-err{name}"

@@ -1,0 +1,304 @@
+"""Runs OpenAI batches: feeds their lines to the queue, gathers the results, survives a kill at any point.
+
+Rule 1: a line's task has an idempotency key made of the batch and the line, so a line that is fed again after a crash
+is the same task. Rule 2: what is in the result files is done; there is no other record of progress. Rule 3: at most
+`dropin.batch_window` lines of a batch are in the queue, so that results are gathered long before retention takes them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from oq.access import UNFINISHED
+from oq.core.model import Status, Task, TaskSpec
+from oq.dropin.batches import (
+    BatchLine,
+    Counts,
+    FileRecord,
+    KeptBatch,
+    check_lines,
+    failed_line,
+    known_ids,
+    missed_line,
+    read_line,
+    result_line,
+    succeeded,
+)  # fmt: skip
+from oq.dropin.openai_errors import openai_error
+from oq.dropin.openai_fields import OpenAiCall
+from oq.dropin.terms import Terms, task_of
+from oq.errors import Busy, InvalidTask, OqError, StorageError, TaskNotFound
+from oq.ports import Query
+from oq.web.openai.library import Library, on_disk, result_ids
+from oq.web.openai.shelf import Results
+from oq.web.openai.tasks import READERS, answer_body
+
+if TYPE_CHECKING:
+    from oq.queue import Queue
+
+logger = logging.getLogger(__name__)
+
+READ_LINES = 200  # lines read from disk in one go
+CANCEL_AT_ONCE = 1000  # tasks in one message
+GATHERED = 1000  # results that wait for the disk
+RETRY_SECONDS = 1.0  # before a line is offered again to a queue that is full, or a disk that refuses
+
+
+class BatchRunner:
+    """Owns the unfinished batches; each runs in a child of its own."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._queue: Queue = library.queue
+        self._counts: dict[str, Counts] = {}
+        self._feeding: dict[str, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self) -> None:
+        """Load what there is, go on with what is unfinished, and take new ones until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            await self._library.load()
+            for batch in self._library.unfinished():
+                self._nursery.start_soon(self._guarded, batch)
+            await trio.sleep_forever()
+
+    def start(self, batch: KeptBatch) -> None:
+        """Run a batch that is on disk."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._guarded, batch)
+
+    async def cancel(self, batch: KeptBatch) -> KeptBatch:
+        """Begin to cancel a batch; its tasks end, and its results so far become its output."""
+        batch = await self._library.keep(batch.now("cancelling", self._queue.clock.now()))
+        scope = self._feeding.get(batch.record.id)
+        if scope is not None:
+            scope.cancel()
+        return batch
+
+    def counts(self, batch: KeptBatch) -> Counts:
+        """Return how far a batch is."""
+        return self._counts.get(batch.record.id, batch.record.request_counts)
+
+    async def _guarded(self, batch: KeptBatch) -> None:
+        """A batch that cannot go on must not end the others; it goes on at the next start."""
+        try:
+            await self._run(batch)
+        except OqError as error:
+            logger.error("batch %s stands still until the next start: %s", batch.record.id, error)
+        except Exception:
+            logger.exception("batch %s broke", batch.record.id)
+        finally:
+            self._feeding.pop(batch.record.id, None)
+
+    async def _run(self, batch: KeptBatch) -> None:
+        library, id = self._library, batch.record.id
+        if batch.record.status == "validating":
+            batch = await self._validate(batch)
+            if batch.record.status == "failed":
+                return
+        output_id, error_id = result_ids(batch.record)
+        output, errors = await on_disk(
+            lambda: (library.shelf.results(output_id), library.shelf.results(error_id))
+        )
+        try:
+            done, failed = await on_disk(self._known, output_id), await on_disk(self._known, error_id)
+            counts = Counts(batch.record.request_counts.total, len(done), len(failed))
+            self._counts[id] = counts
+            work = _Work(self, batch, done | failed, output, errors)
+            expired = False
+            if batch.record.status == "in_progress":
+                left = batch.record.expires_at - self._queue.clock.now()
+                with trio.CancelScope() as scope:
+                    self._feeding[id] = scope
+                    if library.batch(id).record.status == "in_progress":  # else it was cancelled meanwhile
+                        with trio.move_on_after(max(0.0, left)) as window:
+                            await work.feed()
+                        expired = window.cancelled_caught
+                batch = library.batch(id)
+            status = "completed"
+            if batch.record.status == "cancelling" or expired:
+                status = "cancelled" if batch.record.status == "cancelling" else "expired"
+                await self._cancel_tasks(id)
+                code = f"batch_{status}"
+                await work.miss(
+                    code, f"the batch {'was cancelled' if status == 'cancelled' else 'expired'} before it"
+                )
+            await self._finish(batch, status, output, errors)
+        finally:
+            output.close()
+            errors.close()
+
+    def _known(self, file_id: str) -> set[str]:
+        return known_ids(self._library.shelf.lines(file_id, unfinished=True))
+
+    async def _validate(self, batch: KeptBatch) -> KeptBatch:
+        record, now = batch.record, self._queue.clock.now
+        limit = self._library.settings.dropin.max_batch_lines
+
+        def check() -> tuple[int, list[dict[str, object]]]:
+            return check_lines(self._library.shelf.lines(record.input_file_id), record.endpoint, limit)
+
+        total, problems = await on_disk(check)
+        if self._library.batch(record.id).record.status == "cancelling":
+            return await self._library.keep(self._library.batch(record.id))
+        if problems:
+            errors = {"object": "list", "data": problems}
+            return await self._library.keep(batch.now("failed", now(), errors=errors))
+        counts = Counts(total=total)
+        return await self._library.keep(batch.now("in_progress", now(), request_counts=counts))
+
+    async def _finish(self, batch: KeptBatch, status: str, output: Results, errors: Results) -> None:
+        library, now = self._library, self._queue.clock.now
+        if status == "completed":
+            batch = await library.keep(batch.now("finalizing", now(), request_counts=self.counts(batch)))
+        files = []
+        named: dict[str, str | None] = {}
+        for field, id, results in zip(
+            ("output_file_id", "error_file_id"), result_ids(batch.record), (output, errors), strict=True
+        ):
+            size = results.size
+            results.close()
+            if size:
+                await on_disk(library.shelf.publish, id)
+                name = f"{batch.record.id}_{field.removesuffix('_file_id')}.jsonl"
+                files.append(FileRecord(id, size, int(now()), name, "batch_output"))
+                named[field] = id
+        counts = self._counts.pop(batch.record.id)
+        await library.keep(batch.now(status, now(), request_counts=counts, **named), *files)
+
+    async def _cancel_tasks(self, id: str) -> None:
+        tag = frozenset({f"batch:{id}"})
+        keys = await self._queue.matching(Query(status=UNFINISHED, tag=tag))
+        for first in range(0, len(keys), CANCEL_AT_ONCE):
+            await self._queue.cancel_many(keys[first : first + CANCEL_AT_ONCE])
+
+    def note(self, id: str, completed: int, failed: int) -> None:
+        """Count results that are on disk."""
+        known = self._counts[id]
+        self._counts[id] = Counts(known.total, known.completed + completed, known.failed + failed)
+
+
+class _Result(NamedTuple):
+    """The result of a line: its text for the output, or for the error file."""
+
+    custom_id: str
+    good: bool
+    text: bytes
+
+
+class _Work:
+    """The lines of one batch on their way. *known* are the custom ids that have a result."""
+
+    def __init__(
+        self, runner: BatchRunner, batch: KeptBatch, known: set[str], output: Results, errors: Results
+    ) -> None:
+        self._runner = runner
+        self._queue = runner._queue
+        self._library = runner._library
+        self._batch = batch
+        self._known = known
+        self._output = output
+        self._errors = errors
+
+    async def feed(self) -> None:
+        """Run every line that has no result; return when each has one on disk."""
+        window = trio.Semaphore(self._library.settings.dropin.batch_window)
+        send, gathered = trio.open_memory_channel[_Result](GATHERED)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._gather, gathered)
+            async with send, trio.open_nursery() as lines:
+                rest = self._lines()
+                while part := await on_disk(lambda: list(islice(rest, READ_LINES))):
+                    for line in part:
+                        await window.acquire()
+                        lines.start_soon(self._line, line, window, send)
+
+    async def miss(self, code: str, message: str) -> None:
+        """Give every line that has no result the error *code*."""
+        missed = await on_disk(lambda: [missed_line(line, code, message) for line in self._lines()])
+        await on_disk(self._errors.add, missed)
+        self._runner.note(self._batch.record.id, 0, len(missed))
+
+    def _lines(self) -> Iterator[BatchLine]:
+        record = self._batch.record
+        for number, text in enumerate(self._library.shelf.lines(record.input_file_id), 1):
+            if text.strip():
+                line = read_line(text, number, record.endpoint)
+                if line.custom_id not in self._known:
+                    yield line
+
+    async def _line(
+        self, line: BatchLine, window: trio.Semaphore, send: trio.MemorySendChannel[_Result]
+    ) -> None:
+        good, text = await self._result(line)
+        await send.send(_Result(line.custom_id, good, text))
+        window.release()
+
+    async def _result(self, line: BatchLine) -> tuple[bool, bytes]:
+        """Return whether the line went well, and its result."""
+        try:
+            call = READERS[self._batch.record.endpoint](line.body)
+            if call.stream:
+                raise InvalidTask("stream cannot be used in a batch", "stream")
+        except InvalidTask as problem:
+            body = openai_error(400, problem.message, param=problem.field, code=problem.code)
+            return False, result_line(line, str(line.number), 400, body)
+        task = await self._task(call, line)
+        if not succeeded(task):
+            return False, failed_line(line, task)
+        return True, result_line(
+            line, task.id, 200, answer_body(call, task.id, task.created_at, task.result or b"{}")
+        )
+
+    async def _task(self, call: OpenAiCall, line: BatchLine) -> Task:
+        """Return the finished task of a line."""
+        batch = self._batch
+        terms = Terms(batch.priority, batch.tags, batch.timeout, f"{batch.record.id}#{line.number}")
+        spec = task_of(call.type, call.model, call.payload, call.options, call.keep_alive, terms)
+        while True:
+            key = await self._submit(spec)
+            try:
+                task = await self._queue.wait(key)
+            except TaskNotFound:
+                continue  # somebody deleted it: the same line is a new task
+            if task.status is Status.CANCELLED and self._cancels():
+                await trio.sleep_forever()  # the batch is being cancelled, and this child with it
+            return task
+
+    def _cancels(self) -> bool:
+        return self._library.batch(self._batch.record.id).record.status == "cancelling"
+
+    async def _submit(self, spec: TaskSpec) -> int:
+        while True:
+            try:
+                (key,) = await self._queue.submit_keys([spec])
+                if isinstance(key, OqError):
+                    raise key
+            except (Busy, StorageError):
+                await trio.sleep(RETRY_SECONDS)  # full, or stopping: it goes on later, or at the next start
+            else:
+                return key
+
+    async def _gather(self, gathered: trio.MemoryReceiveChannel[_Result]) -> None:
+        """Write results as they come, those that wait together."""
+        async with gathered:
+            async for first in gathered:
+                found = [first]
+                while True:
+                    try:
+                        found.append(gathered.receive_nowait())
+                    except (trio.WouldBlock, trio.EndOfChannel):
+                        break
+                for results, wanted in ((self._output, True), (self._errors, False)):
+                    lines = [result.text for result in found if result.good is wanted]
+                    if lines:
+                        await on_disk(results.add, lines)
+                # No await from here on: what is written is known, also when the batch is cancelled now.
+                self._known.update(result.custom_id for result in found)
+                good = sum(1 for result in found if result.good)
+                self._runner.note(self._batch.record.id, good, len(found) - good)

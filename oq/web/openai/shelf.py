@@ -1,0 +1,128 @@
+"""The bytes of OpenAI files, in the data folder beside the store: ``files/<id>``.
+
+All of it blocks; call it in a thread. A file is complete or not there: it is written under another name, made
+durable, and renamed. Results of a batch grow line by line and are durable after each `Results.add`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+PART = ".part"
+TAIL_BYTES = 65_536
+
+
+class Shelf:
+    """The folder; it is made when something is put there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, id: str) -> Path:
+        """Return where the file *id* is; ids are made by us, and hold no separators."""
+        if not id.replace("-", "").replace("_", "").isalnum():
+            raise FileNotFoundError(id)
+        return self._folder / id
+
+    def begin(self, id: str) -> BinaryIO:
+        """Open a file that is being written."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.fdopen(os.open(f"{self.path(id)}{PART}", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+    def finish(self, id: str, file: BinaryIO) -> int:
+        """Make a file that was begun durable, and give it its name; return its size."""
+        size = file.tell()
+        self._sync(file)
+        file.close()
+        self.publish(id)
+        return size
+
+    def publish(self, id: str) -> None:
+        os.replace(f"{self.path(id)}{PART}", self.path(id))
+        self._sync_folder()
+
+    def give_up(self, id: str, file: BinaryIO) -> None:
+        """Forget a file that was begun."""
+        file.close()
+        Path(f"{self.path(id)}{PART}").unlink(missing_ok=True)
+
+    def delete(self, id: str) -> None:
+        self.path(id).unlink(missing_ok=True)
+
+    def sweep(self, known: Iterable[str]) -> None:
+        """Delete what no record knows: uploads that a crash cut off."""
+        kept = set(known)
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if path.name.removesuffix(PART) not in kept:
+                    path.unlink(missing_ok=True)
+
+    def lines(self, id: str, *, unfinished: bool = False) -> Iterator[bytes]:
+        """Yield the lines of a file, without their newlines."""
+        try:
+            with open(f"{self.path(id)}{PART}" if unfinished else self.path(id), "rb") as file:
+                for line in file:
+                    yield line.rstrip(b"\r\n")
+        except FileNotFoundError:
+            if not unfinished:
+                raise
+
+    def results(self, id: str) -> Results:
+        """Open the results *id*, begun before or not."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = f"{self.path(id)}{PART}"
+        if self.path(id).exists():  # a crash came between its name and the record that says so
+            os.replace(self.path(id), path)
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        size = file.seek(0, os.SEEK_END)
+        keep = _after_last_newline(file, size)
+        if keep < size:  # a crash cut the last line in two
+            file.truncate(keep)
+        file.seek(keep)
+        return Results(file)
+
+    def _sync(self, file: BinaryIO) -> None:
+        file.flush()
+        os.fsync(file.fileno())
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class Results:
+    """A file of results that grows."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    @property
+    def size(self) -> int:
+        return self._file.tell()
+
+    def add(self, lines: Iterable[bytes]) -> None:
+        """Write *lines*, newlines included; they are on disk when this returns."""
+        self._file.write(b"".join(lines))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _after_last_newline(file: BinaryIO, size: int) -> int:
+    end = size
+    while end > 0:
+        start = max(0, end - TAIL_BYTES)
+        file.seek(start)
+        at = file.read(end - start).rfind(b"\n")
+        if at >= 0:
+            return start + at + 1
+        end = start
+    return 0

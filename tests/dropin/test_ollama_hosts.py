@@ -1,0 +1,118 @@
+"""What never queues: lists at once, pull, push, create, copy, delete and blobs passed through."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import trio
+from fake_ollama import FakeOllama, open_fake_ollama, unused_port
+
+from .conftest import Place, open_place
+
+
+async def test_lists_do_not_wait_for_the_queue(place: Place, fake: FakeOllama) -> None:
+    await place.queue.pause()
+    fake.loaded = ["llama3.2"]
+    for path in ("/api/tags", "/api/ps", "/api/version"):
+        direct = await place.client.get(f"{fake.url}{path}")
+        answer = await place.client.get(path)
+        assert (answer.status_code, answer.content) == (200, direct.content), path
+
+
+async def test_head_is_answered_as_get_without_a_body(place: Place) -> None:
+    for path in ("/", "/api/tags", "/api/version"):
+        answer = await place.client.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+
+
+async def test_the_root_says_what_clients_look_for(place: Place) -> None:
+    assert (await place.client.get("/")).text == "Ollama is running"
+
+
+async def test_the_lists_of_several_hosts_are_one(fake: FakeOllama, tmp_path: Path) -> None:
+    async with open_fake_ollama() as other:
+        other.models = ["llama3.2", "gemma3"]
+        down = f"http://127.0.0.1:{unused_port()}"
+        async with open_place(tmp_path, fake.url, other.url, down) as place:
+            models = (await place.client.get("/api/tags")).json()["models"]
+            assert [model["name"] for model in models] == ["llama3.2", "gemma3"]
+
+
+async def test_a_host_that_cannot_be_reached_is_said_so(tmp_path: Path) -> None:
+    async with open_place(tmp_path, f"http://127.0.0.1:{unused_port()}") as place:
+        answer = await place.client.get("/api/tags")
+        assert answer.status_code == 502
+        assert "cannot reach" in answer.json()["error"]
+
+
+async def test_a_pull_streams_through_while_the_queue_is_paused(place: Place, fake: FakeOllama) -> None:
+    await place.queue.pause()
+    go_on = trio.Event()
+
+    async def reply(exchange: Any) -> None:
+        await exchange.begin()
+        await exchange.line({"status": "pulling manifest"})
+        await go_on.wait()
+        await exchange.line({"status": "success"})
+        await exchange.end()
+
+    fake.other = {"/api/pull": reply}
+    async with place.client.stream("POST", "/api/pull", json={"model": "x"}) as answer:
+        lines = answer.aiter_lines()
+        assert await anext(lines) == '{"status": "pulling manifest"}'
+        go_on.set()  # only now: the first line came through before the last was there
+        assert [line async for line in lines] == ['{"status": "success"}']
+    assert fake.requests[-1].json() == {"model": "x"}
+    assert await place.tasks() == []
+
+
+async def test_a_blob_larger_than_a_body_may_be_streams_up(fake: FakeOllama, tmp_path: Path) -> None:
+    async def reply(exchange: Any) -> None:
+        await exchange.whole(201, b"")
+
+    digest = "sha256:" + "0" * 64
+    fake.other = {f"/api/blobs/{digest}": reply}
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield bytes(1000)
+
+    async with open_place(tmp_path, fake.url, max_body_bytes=1024) as place:
+        answer = await place.client.post(f"/api/blobs/{digest}", content=parts())
+        assert answer.status_code == 201
+        assert len(fake.requests[-1].body) == 10_000
+        known = await place.client.post(f"/api/blobs/{digest}", content=bytes(5000))
+        assert known.status_code == 201
+        assert fake.requests[-1].headers["content-length"] == "5000"
+
+
+async def test_the_hosts_status_and_words_come_back(place: Place, fake: FakeOllama) -> None:
+    async def reply(exchange: Any) -> None:
+        await exchange.whole(404, b'{"error":"model \'x\' not found"}')
+
+    fake.other = {"/api/delete": reply, "/api/copy": reply, "/api/show": reply}
+    for method, path in (("DELETE", "/api/delete"), ("POST", "/api/copy"), ("POST", "/api/show")):
+        answer = await place.client.request(method, path, json={"model": "x"})
+        assert (answer.status_code, answer.json()) == (404, {"error": "model 'x' not found"}), path
+
+
+async def test_a_header_chooses_the_host(fake: FakeOllama, tmp_path: Path) -> None:
+    async with open_fake_ollama() as other, open_place(tmp_path, fake.url, other.url) as place:
+
+        async def reply(exchange: Any) -> None:
+            await exchange.whole(200, b"")
+
+        other.other = {"/api/copy": reply}
+        answer = await place.client.post("/api/copy", json={}, headers={"X-Queue-Host": "host-2"})
+        assert answer.status_code == 200
+        wrong = await place.client.post("/api/copy", json={}, headers={"X-Queue-Host": "nope"})
+        assert wrong.status_code == 422
+        assert "host-1, host-2" in wrong.json()["error"]
+
+
+async def test_a_wrong_method_is_405_as_the_model_server_says_it(place: Place) -> None:
+    answer = await place.client.get("/api/chat")
+    assert (answer.status_code, answer.text) == (405, "405 method not allowed")
+    assert answer.headers["allow"] == "POST"
