@@ -1,7 +1,7 @@
 """A small real language model behind Ollama's protocol, for the demo and for tests; `python -m oq.demo` runs it alone.
 
-It speaks the protocol as Ollama 0.32.15 does, and was compared with that side by side: chat, generate, embed, tags,
-ps, show, version; streaming, errors, loading, keep_alive, eviction, parallel requests, a bounded queue. It has no
+It speaks the protocol as Ollama 0.32.15 does (docs/decisions/demo-model.md says how that was checked): chat,
+generate, embed, tags, ps, show, version; streaming, errors, loading, keep_alive, eviction, parallel requests, a bounded queue. It has no
 tools, no thinking, no images, no templates of the request's own. Each loaded model is one process, as in Ollama, so
 that kills, swaps and cancellation are real. The models: `smollm2` and `smollm2-b` (the same weights) write,
 `smollm2-embed` makes vectors of 576 dimensions.
