@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
+    Awaitable,
     Callable,
     Collection,
     Iterable,
@@ -17,7 +18,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -163,8 +164,9 @@ class _Answer:
         self._value: Any = None
 
     def send_nowait(self, value: Any, /) -> None:
-        self._value = value
-        self._given.set()
+        if not self._given.is_set():  # the end of the queue may come between an answer and its reading
+            self._value = value
+            self._given.set()
 
     async def receive(self) -> Any:
         await self._given.wait()
@@ -214,33 +216,40 @@ class Access:
             seconds=settings.queue.search_time,
         )
         self._subscribers = 0
+        self._unanswered: set[_Answer] = set()
 
     # --- commands: each returns when its effect is on disk --------------------------------------------------------
     async def _ask(self, make: Callable[[Reply], Request]) -> Any:
         reply = _Answer()
-        request = make(reply)
+        self._unanswered.add(reply)
         try:
-            self._requests.send_nowait(request)
-        except trio.WouldBlock:
-            await self._send_soon(request)
-        except (trio.ClosedResourceError, trio.BrokenResourceError):
-            raise QueueClosed("the queue has stopped; start it again") from None
-        found = await reply.receive()
+            await self._send(make(reply))
+            found = await reply.receive()
+        finally:
+            self._unanswered.discard(reply)
         if isinstance(found, OqError):
             raise found
         return found
 
-    async def _send_soon(self, request: Request) -> None:
-        limit = self.settings.queue.request_timeout
-        with trio.move_on_after(limit) as scope:
+    def _end(self) -> None:
+        """The actors have ended: those who still wait, outside the block of `oq.open_queue`, wait in vain."""
+        self._transcripts.close()
+        for reply in self._unanswered:
+            reply.send_nowait(QueueClosed("the queue has stopped; start it again"))
+
+    async def _send(self, request: Request) -> None:
+        try:
             try:
-                await self._requests.send(request)
-            except (trio.ClosedResourceError, trio.BrokenResourceError):
-                raise QueueClosed("the queue has stopped; start it again") from None
-        if scope.cancelled_caught:
-            raise QueueBusy(
-                f"the queue took no request for {limit:g} s (queue.request_timeout); try again in a moment"
-            )
+                return self._requests.send_nowait(request)
+            except trio.WouldBlock:
+                limit = self.settings.queue.request_timeout
+                with trio.move_on_after(limit):
+                    return await self._requests.send(request)
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            raise QueueClosed("the queue has stopped; start it again") from None
+        raise QueueBusy(
+            f"the queue took no request for {limit:g} s (queue.request_timeout); try again in a moment"
+        )
 
     async def submit_keys(self, specs: Iterable[TaskSpec], *, atomic: bool = False) -> list[int | OqError]:
         """Take these tasks; return, after they are on disk, a key or an error for each, in order.
@@ -288,17 +297,12 @@ class Access:
 
     async def retry_many(self, keys: Sequence[int]) -> list[TaskState | OqError]:
         """Run finished tasks again."""
-        answers: dict[int, TaskState | OqError] = {}
-        entries = []
-        for key, task in zip(keys, await self._read(self._journal.get_light, list(keys)), strict=True):
-            if task is None:
-                answers[key] = _not_found(key)
-            else:
-                entries.append(entry_of(key, task.spec, task.state))
-        if entries:
-            found = await self._ask(lambda reply: Retry(tuple(entries), reply))
-            answers.update(zip((entry.key for entry in entries), found, strict=True))
-        return [answers[key] for key in keys]
+        tasks = await self._read(self._journal.get_light, list(keys))
+        entries = tuple(entry_of(task.key, task.spec, task.state) for task in tasks if task is not None)
+        found = iter(await self._ask(lambda reply: Retry(entries, reply)) if entries else ())
+        return [
+            _not_found(key) if task is None else next(found) for key, task in zip(keys, tasks, strict=True)
+        ]
 
     async def delete_many(self, keys: Sequence[int]) -> list[OqError | None]:
         """Forget finished tasks."""
@@ -399,13 +403,20 @@ class Access:
     async def wait(self, key: int, timeout: float | None = None) -> Task:
         """Return the task when it is finished; `WaitTimeout` after *timeout* seconds."""
         with trio.move_on_after(float("inf") if timeout is None else max(0.0, timeout)):
-            while True:
+            while not self.status_of(key).finished:
                 with self._transcripts.watch(key) as transcript:
-                    if self.status_of(key).finished:
-                        break
-                    await transcript.wait_ended()
-            return await self.get_task(key)
-        raise WaitTimeout(f"task {format_id(key)} is not finished after {timeout:g} s; it goes on")
+                    await self._wait(transcript.wait_ended, key)
+        if not self.status_of(key).finished:
+            raise WaitTimeout(f"task {format_id(key)} is not finished after {timeout:g} s; it goes on")
+        return await self.get_task(key)
+
+    async def _wait(self, wait: Callable[[], Awaitable[None]], key: int) -> None:
+        """Wait for a change of a task that is not finished; `QueueClosed` when there will be none."""
+        if self._transcripts.closed:
+            raise QueueClosed(
+                f"the queue has stopped; task {format_id(key)} is not finished, a start runs it"
+            )
+        await wait()
 
     async def follow(self, key: int, offset: int = 0) -> AsyncGenerator[StreamItem, None]:
         """Yield the text so far from character *offset* on, then what follows, then the end.
@@ -424,7 +435,7 @@ class Access:
                         skip = 0
                     attempt, position, lengths = current, 0, {"content": 0, "thinking": 0}
                 elif not pieces:
-                    await transcript.wait_changed()
+                    await self._wait(transcript.wait_changed, key)
                     continue
                 position += len(pieces)
                 for item in _joined(pieces, attempt, lengths, skip):
@@ -570,7 +581,8 @@ class Access:
                 f"there is no event number {start} yet; read the current state and subscribe anew"
             )
         with self.subscriber():
-            yield self._events(start, wanted)
+            async with aclosing(self._events(start, wanted)) as events:
+                yield events
 
     @contextmanager
     def subscriber(self) -> Iterator[None]:
@@ -586,7 +598,7 @@ class Access:
         finally:
             self._subscribers -= 1
 
-    async def _events(self, seq: int, wanted: frozenset[str] | None) -> AsyncIterator[Event]:
+    async def _events(self, seq: int, wanted: frozenset[str] | None) -> AsyncGenerator[Event, None]:
         history = self._history
         while True:
             for event in history.since(seq):

@@ -34,7 +34,7 @@ from oq.core.retry import RetryPolicy
 from oq.core.rules import Host, Rules
 from oq.core.schedule import Limits, Schedule
 from oq.core.tally import Tally
-from oq.errors import QueueClosed, StorageError
+from oq.errors import OqError, QueueClosed, StorageError
 from oq.eventlog import EventLog
 from oq.health import Health
 from oq.payloads import Payloads
@@ -138,6 +138,7 @@ async def open_queue_from(
                 with trio.move_on_after(STOP_SECONDS, shield=True):
                     await _stop(queue, requests, ended)
                 nursery.cancel_scope.cancel()
+                queue._end()
     except BaseExceptionGroup as group:
         raise _single(group, error) from None
     finally:
@@ -183,7 +184,7 @@ async def _run_actors(
         for step in batch:
             catalog.apply(step)
             tally.apply(step)
-            payloads.committed(step.writes)
+            payloads.committed(step)
 
     ids = IdSource(secrets.randbits(8), recovered.last_key)
     workers = Workers(backends, payloads, journal, read, settings.ollama.timeout)
@@ -224,8 +225,8 @@ async def _stop(queue: Queue, requests: trio.MemorySendChannel[Request], ended: 
         async def drain() -> None:
             try:
                 await queue.drain(0)
-            except QueueClosed:
-                pass  # an actor broke: there is nobody to drain
+            except OqError:
+                pass  # an actor broke: there is nobody to drain; or the disk refuses, which `ended` waits for
             requests.close()
 
         nursery.start_soon(drain)
@@ -282,9 +283,13 @@ async def inline(function: Any, /, *args: Any) -> Any:
 def _single(group: BaseExceptionGroup[BaseException], own: BaseException | None) -> BaseException:
     """Return what really went wrong: the block's own error, or the one actor's; the group only if there are more."""
     leaves = [leaf for leaf in _leaves(group) if not isinstance(leaf, trio.Cancelled)]
-    if own is not None and (not leaves or leaves == [own]):
+    if own is not None and (not leaves or leaves == _leaves(own)):
         return own
-    return leaves[0] if len(leaves) == 1 else group
+    # An actor that ends closes its channels: what its neighbours and callers say about that is not the cause.
+    causes = [
+        leaf for leaf in leaves if not isinstance(leaf, trio.BrokenResourceError | QueueClosed)
+    ] or leaves
+    return causes[0] if len(causes) == 1 else group
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from oq.core.messages import Write
+from oq.core.messages import Step, Write
 from oq.core.model import TaskSpec
 
 BUDGET_BYTES = 16 * 2**20  # of payloads already on disk; 16 MiB hold some 20,000 prompts of usual length
@@ -37,9 +37,9 @@ class Payloads:
     def get(self, key: int) -> TaskSpec | None:
         return self._specs.get(key)
 
-    def committed(self, writes: Iterable[Write]) -> None:
-        """These are on disk: let go of what ended, and of what does not fit."""
-        for write in writes:
+    def committed(self, step: Step) -> None:
+        """It is on disk: let go of what ended or is gone, and of what does not fit."""
+        for write in step.writes:
             if write.spec is not None:
                 size = _size(write.spec)
                 if self._used + size > self._budget or write.state.status.finished:
@@ -47,6 +47,11 @@ class Payloads:
                 else:
                     self._used += size
             elif write.state.status.finished:
-                spec = self._specs.pop(write.key, None)
-                if spec is not None:
-                    self._used -= _size(spec)
+                self._drop(write.key)
+        for key in step.deletes:
+            self._drop(key)  # a task that ended and was forgotten in one step has no write
+
+    def _drop(self, key: int) -> None:
+        spec = self._specs.pop(key, None)
+        if spec is not None:
+            self._used -= _size(spec)

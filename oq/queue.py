@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -70,11 +71,12 @@ class TaskHandle:
 
         When an attempt broke off and a new one begins, its text follows from the start; `Queue.follow` tells.
         """
-        async for item in self._queue.follow(self.key):
-            if isinstance(item, StreamText) and item.kind == "content":
-                yield item.text
-            elif isinstance(item, StreamEnd):
-                result_of(item.task)
+        async with aclosing(self._queue.follow(self.key)) as items:
+            async for item in items:
+                if isinstance(item, StreamText) and item.kind == "content":
+                    yield item.text
+                elif isinstance(item, StreamEnd):
+                    result_of(item.task)
 
     async def cancel(self) -> TaskState:
         return await self._queue.cancel(self.id)
@@ -181,8 +183,9 @@ class Queue(Access):
         return result_of(await self.wait(self.resolve(id), timeout))
 
     async def stream(self, id: str) -> AsyncGenerator[str, None]:
-        async for text in TaskHandle(self, self.resolve(id)).stream():
-            yield text
+        async with aclosing(TaskHandle(self, self.resolve(id)).stream()) as texts:
+            async for text in texts:
+                yield text
 
     async def hosts(self) -> Sequence[HostStatus]:
         return self.stats().hosts

@@ -27,6 +27,7 @@ class Transcript:
     def __init__(self) -> None:
         self.attempt = 0
         self.broken = 0
+        self.ended = False
         self.watchers = 0
         self._pieces: list[Piece] = []
         self._begun_at = 0.0  # Trio's time of the first piece
@@ -60,6 +61,11 @@ class Transcript:
 
     def end(self) -> None:
         """The task is finished, and that is on disk."""
+        self.ended = True
+        self.stop()
+
+    def stop(self) -> None:
+        """Nothing will follow."""
         self._end.set()
         self._wake()
 
@@ -73,10 +79,6 @@ class Transcript:
     def runs(self) -> bool:
         """Whether an attempt is under way, as far as is on disk."""
         return self._announced > self.broken and not self._end.is_set()
-
-    @property
-    def ended(self) -> bool:
-        return self._end.is_set()
 
     def since(self, attempt: int, position: int) -> tuple[int, list[Piece]]:
         """Return the current attempt and its pieces from *position* on (from 0 if the attempt is another one)."""
@@ -98,6 +100,7 @@ class Transcript:
         await self._changed.wait()
 
     async def wait_ended(self) -> None:
+        """Wait for the end of the task, or of all text."""
         await self._end.wait()
 
 
@@ -107,6 +110,7 @@ class Transcripts:
     def __init__(self) -> None:
         self._open: dict[int, Transcript] = {}
         self.pieces = 0  # of all attempts since the start
+        self.closed = False
 
     def __len__(self) -> int:
         return len(self._open)
@@ -138,6 +142,12 @@ class Transcripts:
             transcript.break_off()
         elif transcript is not None:
             del self._open[key]
+
+    def close(self) -> None:
+        """Nothing will follow: those who wait look at `closed`."""
+        self.closed = True
+        for transcript in self._open.values():
+            transcript.stop()
 
     # --- a reader's side
     def progress(self, key: int) -> tuple[int, float | None]:

@@ -37,18 +37,29 @@ async def run_writer(
     async with steps, alarms, events:
         async for first in steps:
             batch = [first]
-            while len(batch) < BATCH_STEPS:
-                try:
-                    batch.append(steps.receive_nowait())
-                except (trio.WouldBlock, trio.EndOfChannel):
-                    break
+            _gather(batch, steps)
             if any(step.for_disk for step in batch):
-                await _commit(batch, journal, offload, health)
+                await _commit(batch, steps, journal, offload, health)
                 committed(batch)
             await _release(batch, alarms, events)
 
 
-async def _commit(batch: list[Step], journal: Journal, offload: Offload, health: Health) -> None:
+def _gather(batch: list[Step], steps: trio.MemoryReceiveChannel[Step]) -> None:
+    """Add what waits."""
+    while len(batch) < BATCH_STEPS:
+        try:
+            batch.append(steps.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            break
+
+
+async def _commit(
+    batch: list[Step],
+    steps: trio.MemoryReceiveChannel[Step],
+    journal: Journal,
+    offload: Offload,
+    health: Health,
+) -> None:
     while True:
         try:
             await offload(journal.commit, batch)
@@ -60,6 +71,7 @@ async def _commit(batch: list[Step], journal: Journal, offload: Offload, health:
             if isinstance(error, StorageLocked):
                 raise
             await trio.sleep(RETRY_SECONDS)
+            _gather(batch, steps)  # who passed the door before it closed must not wait for the disk either
         else:
             if health.storage_error is not None:
                 log.warning("the store takes writes again")

@@ -6,7 +6,6 @@ import pytest
 from oq.core.ids import EPOCH, IdSource, format_id
 from oq.core.model import (
     PRIORITIES,
-    RUNNER_OPTIONS,
     Entry,
     Status,
     Task,
@@ -45,7 +44,19 @@ def test_an_entry_keeps_what_scheduling_needs_and_no_payload() -> None:
     assert not any(value == b"messages" for value in msgspec.structs.astuple(entry_of(7, SPEC, state)))
 
 
-@pytest.mark.parametrize("name", RUNNER_OPTIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "num_ctx",
+        "num_batch",
+        "num_gpu",
+        "main_gpu",
+        "use_mmap",
+        "num_thread",
+        "draft_num_predict",
+        "adapters",
+    ],
+)
 def test_an_option_that_reloads_the_model_is_another_affinity(name: str) -> None:
     options = msgspec.json.encode({name: 1, "temperature": 0.5})
     assert affinity(msgspec.structs.replace(SPEC, options=options)) == f"m {name}=1"

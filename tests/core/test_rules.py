@@ -71,6 +71,23 @@ def test_a_task_that_is_lowered_and_raised_again_keeps_its_old_place() -> None:
     assert order(world) == [first, second, third]
 
 
+def test_tasks_moved_to_and_fro_many_times_keep_their_order() -> None:
+    """Each move leaves something out of date in the heaps, which are made anew now and then."""
+    world = open_world()
+    world.check = lambda: None  # type: ignore[method-assign]  # a thousand moves of a hundred tasks
+    first, *keys = submit(world, *[(model, 5) for model in "abcde" * 20])
+    for _ in range(5):
+        for key in keys:
+            world.reprioritize(key, 9)
+            world.reprioritize(key, 5)
+    world.cancel(*keys[50:])
+    found = order(world)
+    assert sorted(found) == [first, *keys[:50]]
+    for model in range(5):
+        mine = [key for key in found if key in [first, *keys][model::5]]
+        assert mine == sorted(mine), "first in first out within one model"
+
+
 # --- rule 2
 def test_a_warm_task_overtakes_its_equals() -> None:
     world = open_world()

@@ -146,7 +146,7 @@ def test_a_tick_before_its_time_by_rounding_still_promotes() -> None:
     world = open_world()
     key = submit(world, run_at=world.now + 1.0)
     due = state(world, key).run_at or 0.0
-    world.schedule.handle(Tick(due), due - 1e-7)
+    world.schedule.handle(Tick(due), due - 0.001)
     assert world.schedule.entries[key].state.status is Status.RUNNING
 
 
@@ -357,6 +357,8 @@ def test_a_second_drain_may_shorten_the_grace_but_not_lengthen_it() -> None:
     world.drain(5.0)
     world.drain(500.0)
     assert world.alarm == world.now + 5.0
+    world.ring()
+    assert [type(start) for start in world.unread] == [Interrupt]
 
 
 def test_a_resume_ends_a_drain_and_answers_who_waits_for_it() -> None:

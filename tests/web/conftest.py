@@ -10,51 +10,13 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from fakes import FakeBackend
 
 from oq.config import Settings, settings_from
-from oq.core.model import TaskSpec
 from oq.engine import inline, open_queue_from
-from oq.errors import BackendError
-from oq.ports import BackendInfo, Piece
 from oq.queue import Queue
 from oq.store import open_journal
 from oq.web.app import OqApp, make_app
-
-
-class FakeBackend:
-    """Answers every task with pieces of text; holds them back while the gate is closed."""
-
-    def __init__(self) -> None:
-        self.pieces = ["Hel", "lo"]
-        self.gate = trio.Event()
-        self.gate.set()
-        self.error: BackendError | None = None
-        self.seen: list[TaskSpec] = []
-
-    def close_gate(self) -> None:
-        self.gate = trio.Event()
-
-    async def run(self, spec: TaskSpec) -> AsyncIterator[Piece | bytes]:
-        self.seen.append(spec)
-        if self.error is not None:
-            await trio.lowlevel.checkpoint()
-            raise self.error
-        first, *rest = self.pieces
-        yield Piece(first)
-        await self.gate.wait()
-        for text in rest:
-            yield Piece(text)
-        yield msgspec.json.encode(
-            {"message": {"role": "assistant", "content": "".join(self.pieces)}, "done": True, "eval_count": 2}
-        )
-
-    async def probe(self) -> bool:
-        return True
-
-    async def info(self) -> BackendInfo:
-        return BackendInfo(up=True, version="0.32.0", models=("llama3.2",), loaded=())
-
-    async def aclose(self) -> None: ...
 
 
 class House:
