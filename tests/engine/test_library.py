@@ -128,6 +128,7 @@ async def test_a_queue_that_takes_nothing_for_the_limit_says_so(
         return function(*args)
 
     busy: list[float] = []
+    advice: set[str] = set()
     taken: list[str] = []
     async with open_fake_queue(FakeBackend(), offload=stuck, paused=True, request_timeout=10.0) as queue:
         begin = trio.current_time()
@@ -136,13 +137,13 @@ async def test_a_queue_that_takes_nothing_for_the_limit_says_so(
             try:
                 taken.append((await queue.submit(oq.chat("m", str(number)))).id)
             except QueueBusy as error:
-                assert "queue.request_timeout" in str(error)
                 busy.append(trio.current_time() - begin)
+                advice.add(str(error))
 
         async with trio.open_nursery() as nursery:
             for number in range(12):
                 nursery.start_soon(submit, number)
-        assert busy
+        assert ["queue.request_timeout" in text for text in advice] == [True]
         assert busy == pytest.approx([10.0] * len(busy), abs=0.01)
         assert len(busy) + len(taken) == 12
         assert sorted(task.id for task in await queue.list()) == sorted(taken), "who was refused is not in it"
