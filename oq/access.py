@@ -13,13 +13,14 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
+    Generator,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
 import trio
@@ -89,18 +90,21 @@ class StreamText(msgspec.Struct, frozen=True):
     offset: int
     text: str
     kind: str = "content"
+    type: ClassVar[str] = "text"
 
 
 class StreamRestart(msgspec.Struct, frozen=True):
     """A new attempt begins: text delivered before is void."""
 
     attempt: int
+    type: ClassVar[str] = "restart"
 
 
 class StreamEnd(msgspec.Struct, frozen=True):
     """The task is finished; *task* is whole."""
 
     task: Task
+    type: ClassVar[str] = "end"
 
 
 StreamItem = StreamText | StreamRestart | StreamEnd
@@ -123,6 +127,9 @@ class Stats(msgspec.Struct, frozen=True):
 
     `by_priority` counts pending tasks; `by_type` and `by_model` unfinished ones; `ended` those that ended since
     the start, by status; `run_seconds` is the moving average of a successful attempt.
+
+    The names of ``GET /api/status``, which the clients give, are here, too; and the value may be awaited, so that
+    ``await queue.stats()`` is the same line for a queue and for a client.
     """
 
     pending: int
@@ -150,6 +157,42 @@ class Stats(msgspec.Struct, frozen=True):
     run_seconds: float | None = None
     storage_bytes: int = -1
     subscribers: int = 0
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        yield from ()
+        return self
+
+    @property
+    def pending_tasks(self) -> int:
+        return self.pending
+
+    @property
+    def scheduled_tasks(self) -> int:
+        return self.scheduled
+
+    @property
+    def running_tasks(self) -> int:
+        return self.running
+
+    @property
+    def completed_tasks(self) -> int:
+        return self.completed
+
+    @property
+    def failed_tasks(self) -> int:
+        return self.failed
+
+    @property
+    def cancelled_tasks(self) -> int:
+        return self.cancelled
+
+    @property
+    def total_tasks(self) -> int:
+        return self.total
+
+    @property
+    def queues_by_priority(self) -> dict[int, int]:
+        return self.by_priority
 
 
 class _Answer:

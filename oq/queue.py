@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -25,10 +25,12 @@ from oq.access import (
     StreamRestart,
     StreamText,
 )  # fmt: skip
+from oq.bulk import run_bulk
 from oq.core.ids import format_id
 from oq.core.model import PRIORITIES, Status, Task, TaskSpec, TaskState
 from oq.errors import InvalidTask, OqError, TaskCancelled, TaskFailed
 from oq.ports import Query
+from oq.wire import BulkAnswer, bulk_json, decode_bulk, parse_bulk
 
 __all__ = [
     "Callback", "HostStatus", "Page", "Queue", "Stats", "StreamEnd", "StreamItem", "StreamRestart", "StreamText",
@@ -66,17 +68,15 @@ class TaskHandle:
         """Return the model server's final JSON; raises `TaskFailed`, `TaskCancelled`, `WaitTimeout`."""
         return result_of(await self._queue.wait(self.key, timeout))
 
-    async def stream(self) -> AsyncGenerator[str, None]:
-        """Yield the answer's text as it comes, from its beginning; raises as `result` does.
+    refresh = task
 
-        When an attempt broke off and a new one begins, its text follows from the start; `Queue.follow` tells.
-        """
-        async with aclosing(self._queue.follow(self.key)) as items:
-            async for item in items:
-                if isinstance(item, StreamText) and item.kind == "content":
-                    yield item.text
-                elif isinstance(item, StreamEnd):
-                    result_of(item.task)
+    def stream(self, offset: int = 0) -> AsyncGenerator[str, None]:
+        """As `Queue.stream`."""
+        return self._queue.stream(self.key, offset)
+
+    def follow(self, offset: int = 0) -> AsyncGenerator[StreamItem, None]:
+        """As `Queue.follow`."""
+        return self._queue.follow(self.key, offset)
 
     async def cancel(self) -> TaskState:
         return await self._queue.cancel(self.id)
@@ -112,7 +112,7 @@ class Queue(Access):
         return await self.submit(spec, callback=channel.send)
 
     async def run_batch(
-        self, specs: Iterable[TaskSpec], *, callback: Callback | None = None, timeout: float | None = None
+        self, specs: Iterable[TaskSpec], callback: Callback | None = None, timeout: float | None = None
     ) -> list[dict[str, Any] | OqError]:
         """Submit all, wait for all; results in the order given, an error in place of a result that there is not.
 
@@ -159,6 +159,27 @@ class Queue(Access):
         sort: str = "-created",
     ) -> Sequence[Task]:
         """Return tasks without their results, newest first; each filter takes one value or several."""
+        page = await self.page(
+            status=status, type=type, priority=priority, model=model, tag=tag, host=host, q=q, limit=limit,
+            offset=offset, sort=sort,
+        )  # fmt: skip
+        return page.tasks
+
+    async def page(
+        self,
+        *,
+        status: Names = None,
+        type: Names = None,
+        priority: Names = None,
+        model: Names = None,
+        tag: Names = None,
+        host: Names = None,
+        q: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        sort: str = "-created",
+    ) -> Page:
+        """As `list`, with the number of all that match."""
         priorities = [
             PRIORITIES.get(value, value) if isinstance(value, str) else value for value in _many(priority)
         ]
@@ -174,7 +195,7 @@ class Queue(Access):
             )  # fmt: skip
         except ValueError as error:
             raise InvalidTask(f"no such filter value: {error}") from None
-        return (await self.find(query)).tasks
+        return await self.find(query)
 
     async def status(self) -> Stats:
         return self.stats()
@@ -182,10 +203,30 @@ class Queue(Access):
     async def result(self, id: str, timeout: float | None = None) -> dict[str, Any]:
         return result_of(await self.wait(self.resolve(id), timeout))
 
-    async def stream(self, id: str) -> AsyncGenerator[str, None]:
-        async with aclosing(TaskHandle(self, self.resolve(id)).stream()) as texts:
-            async for text in texts:
-                yield text
+    async def wait(self, id: int | str, timeout: float | None = None) -> Task:
+        """Return the task, named by its key or id, when it is finished; `WaitTimeout` after *timeout* seconds."""
+        return await super().wait(self._key(id), timeout)
+
+    async def follow(self, id: int | str, offset: int = 0) -> AsyncGenerator[StreamItem, None]:
+        """Yield the text of a task, named by its key or id: see `Access.follow`."""
+        async with aclosing(super().follow(self._key(id), offset)) as items:
+            async for item in items:
+                yield item
+
+    async def stream(self, id: int | str, offset: int = 0) -> AsyncGenerator[str, None]:
+        """Yield the answer's text as it comes, from character *offset* on; raises as `result` does.
+
+        When an attempt broke off and a new one begins, its text follows from the start; `follow` tells.
+        """
+        async with aclosing(super().follow(self._key(id), offset)) as items:
+            async for item in items:
+                if isinstance(item, StreamText) and item.kind == "content":
+                    yield item.text
+                elif isinstance(item, StreamEnd):
+                    result_of(item.task)
+
+    def _key(self, name: int | str) -> int:
+        return self.resolve(name) if isinstance(name, str) else name
 
     async def hosts(self) -> Sequence[HostStatus]:
         return self.stats().hosts
@@ -214,6 +255,28 @@ class Queue(Access):
         if answer is not None:
             raise answer
 
+    async def bulk(
+        self,
+        action: str,
+        *,
+        ids: Sequence[str] | None = None,
+        filter: Mapping[str, Any] | None = None,
+        priority: int | str | None = None,
+        expect: int | None = None,
+    ) -> BulkAnswer:
+        """``cancel``, ``retry``, ``delete`` or ``priority`` (with *priority*) all of *ids*, or all that *filter* names.
+
+        *expect* makes it a `TaskConflict`, and nothing is done, when another number of tasks matches.
+        """
+        given = {"action": action, "ids": ids, "filter": filter, "priority": priority, "expect": expect}
+        asked = msgspec.json.encode({name: value for name, value in given.items() if value is not None})
+        matched, done, skipped = await run_bulk(self, parse_bulk(asked))
+        return decode_bulk(bulk_json(matched, done, skipped))
+
+    async def drain(self, grace: float | None = None) -> None:
+        """As `Access.drain`."""
+        await super().drain(grace)
+
 
 def result_of(task: Task) -> dict[str, Any]:
     """Return a finished task's result as an object; raises `TaskFailed` or `TaskCancelled`."""
@@ -221,8 +284,7 @@ def result_of(task: Task) -> dict[str, Any]:
         raise TaskCancelled(f"task {task.id} was cancelled")
     if task.status is Status.FAILED:
         raise TaskFailed(f"task {task.id} failed: {task.state.error}", task.state.error_code)
-    result: dict[str, Any] = msgspec.json.decode(task.result or b"{}")
-    return result
+    return task.result or {}
 
 
 def _only(answers: Sequence[TaskState | OqError]) -> TaskState:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import anyio
 import httpx
@@ -29,6 +29,13 @@ from oq.wire import (
 T = TypeVar("T")
 Callback = Callable[[RemoteTask], object | Awaitable[object]]
 log = logging.getLogger(__name__)
+
+
+class Channel(Protocol):
+    """Where finished tasks go."""
+
+    async def send(self, value: Any, /) -> object: ...
+
 
 CLOSE_SECONDS = 2.0  # for closing a connection, also while cancelled
 
@@ -100,6 +107,10 @@ class AsyncClient:
             await _called(callback, await self.wait(id))
         except Exception:  # nobody else would hear of it
             log.exception("the callback of task %s failed", id)
+
+    async def submit_to_channel(self, spec: Spec, channel: Channel) -> AsyncTaskHandle:
+        """As `submit`; the finished task is sent to *channel*, of Trio or of anyio, which stays open."""
+        return await self.submit(spec, callback=channel.send)
 
     async def submit_many(
         self, specs: Iterable[Spec], *, atomic: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -77,6 +78,10 @@ class Client:
             callback(self.wait(id))
         except Exception:  # nobody else would hear of it
             log.exception("the callback of task %s failed", id)
+
+    def submit_to_channel(self, spec: Spec, channel: queue.Queue[RemoteTask]) -> TaskHandle:
+        """As `submit`; the finished task is put into *channel*, a `queue.Queue`."""
+        return self.submit(spec, callback=channel.put)
 
     def submit_many(self, specs: Iterable[Spec], *, atomic: bool = False) -> list[TaskHandle | OqError]:
         """Submit many at once; in the place of each refused one stands its error. *atomic*: all or none."""

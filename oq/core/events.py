@@ -6,7 +6,8 @@ import enum
 
 import msgspec
 
-from oq.core.model import TaskState, TaskType
+from oq.core.ids import format_id
+from oq.core.model import Status, TaskState, TaskType
 
 
 class EventType(str, enum.Enum):
@@ -54,7 +55,10 @@ Happening = Change | Notice
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One entry of the public stream: *seq* grows by one per event since the server started, *at* is Unix time."""
+    """One entry of the public stream: *seq* grows by one per event since the server started, *at* is Unix time.
+
+    *what* is also there flat, under the names that `oq.client` gives its events; `task` is how the task stands.
+    """
 
     seq: int
     at: float
@@ -63,3 +67,27 @@ class Event(msgspec.Struct, frozen=True):
     @property
     def type(self) -> EventType:
         return self.what.type
+
+    @property
+    def timestamp(self) -> float:
+        return self.at
+
+    @property
+    def task_id(self) -> str | None:
+        return format_id(self.what.key) if isinstance(self.what, Change) else None
+
+    @property
+    def task(self) -> TaskState | None:
+        return self.what.state if isinstance(self.what, Change) else None
+
+    @property
+    def status(self) -> Status | None:
+        return None if self.task is None else self.task.status
+
+    @property
+    def subject(self) -> str | None:
+        return self.what.subject if isinstance(self.what, Notice) else None
+
+    @property
+    def detail(self) -> str | None:
+        return self.what.detail if isinstance(self.what, Notice) else None

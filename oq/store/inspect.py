@@ -33,7 +33,7 @@ def inspect_file(path: Path, unreadable: Callable[[str, str], None]) -> int:
         for number, (key, record) in enumerate(connection.root()["tasks"].items(), 1):
             try:
                 task = task_of(key, record, with_result=True)
-                for part in (task.spec.payload, task.spec.options, task.spec.keep_alive, task.result):
+                for part in (task.spec.payload, task.spec.options, task.spec.keep_alive, task.result_json):
                     if part is not None:
                         msgspec.json.decode(part)
                 read += 1

@@ -47,6 +47,6 @@ async def payload(id: str) -> Response:
 async def result_json(id: str) -> Response:
     arguments()
     task = await queue().get_task(queue().resolve(id))
-    if task.result is None:
+    if task.result_json is None:
         raise TaskNotFound(f"task {task.id} has no result: it is {task.status}")
-    return reply(task.result)
+    return reply(task.result_json)

@@ -249,7 +249,7 @@ class _Call:
             await self.refuse(refusal_of(task.state))
             return
         if not self.relay.complete:  # the task ran before, or under another reader: its result is one line
-            result = task.result or b"{}"
+            result = task.result_json or b"{}"
             await self._begin(result)
             await self.exchange.write(self.form.lines([result]))
         await self.exchange.write(self.form.end(task))

@@ -10,11 +10,11 @@ import trio
 from quart import Response, current_app, request
 from werkzeug.datastructures import MultiDict
 
+from oq.bulk import run_bulk
 from oq.core.ids import format_id
 from oq.core.model import Task, TaskState
 from oq.errors import Busy, InvalidTask, OqError, StorageError, TooLarge, WaitTimeout
 from oq.ports import Query
-from oq.web.bulk import run_bulk
 from oq.web.errors import JSON, UnsupportedMediaType, answer_of
 from oq.web.metrics import render_metrics
 from oq.web.openapi import openapi_json

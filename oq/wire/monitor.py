@@ -86,11 +86,11 @@ def summary_json(task: Task, progress: Progress = (0, None), **extra: object) ->
 
     Numbers stay the JSON text that they were. Costs some 10 ms for each 10 MB.
     """
-    spec, result = task.spec, task.result
+    spec, result = task.spec, task.result_json
     payload, elided = _shortened(spec.payload, "payload")
     about: dict[str, object] = {"prompt": prompt_of(spec.payload), "payload_bytes": len(spec.payload)}
     light = msgspec.structs.replace(
-        task, spec=msgspec.structs.replace(spec, payload=_encode(payload)), result=None
+        task, spec=msgspec.structs.replace(spec, payload=_encode(payload)), result_json=None
     )
     if result is not None:
         fields, cut = _shortened(result, "result")

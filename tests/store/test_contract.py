@@ -86,8 +86,8 @@ def test_a_payload_of_any_size_comes_back(journal: ZodbJournal, submit: Submit, 
 def test_a_result_is_read_by_get_and_left_out_by_get_light(journal: ZodbJournal, submit: Submit) -> None:
     done = TaskState(Status.COMPLETED, 5, revision=3, finished_at=2.0)
     journal.commit([submit(), Step((Write(FIRST, done, None, b"{}"),))])
-    assert [task and task.result for task in journal.get([FIRST])] == [b"{}"]
-    assert [task and task.result for task in journal.get_light([FIRST])] == [None]
+    assert [task and task.result_json for task in journal.get([FIRST])] == [b"{}"]
+    assert [task and task.result_json for task in journal.get_light([FIRST])] == [None]
 
 
 def test_a_task_that_runs_again_loses_its_old_result(journal: ZodbJournal, submit: Submit) -> None:
@@ -96,7 +96,7 @@ def test_a_task_that_runs_again_loses_its_old_result(journal: ZodbJournal, submi
     journal.commit([Step((Write(FIRST, TaskState(Status.PENDING, 5, revision=4)),))])
     [task] = journal.get([FIRST])
     assert task is not None
-    assert task.result is None
+    assert task.result_json is None
 
 
 def test_what_is_not_there_is_none(journal: ZodbJournal, submit: Submit) -> None:

@@ -41,7 +41,7 @@ def test_a_task_has_the_originals_fields_and_what_is_empty_is_left_out() -> None
 
 def test_a_finished_task_carries_the_models_json_whole_and_its_text() -> None:
     said = json.loads(task_json(TASK))
-    assert said["result"] == json.loads(TASK.result or b"")
+    assert said["result"] == json.loads(TASK.result_json or b"")
     assert (said["output"], said["completed_at"]) == ("Because.", "2023-11-14T22:13:21.000000Z")
     assert said["attempts"][0]["outcome"] == "succeeded"
 

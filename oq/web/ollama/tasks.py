@@ -45,7 +45,7 @@ class NativeForm:
         return b""
 
     def whole(self, task: Task) -> bytes:
-        return task.result or b"{}"
+        return task.result_json or b"{}"
 
     def refused(self, why: Refused) -> tuple[bytes, str]:
         if why.body or why.status == 403:  # a foreign Host is refused with an empty body

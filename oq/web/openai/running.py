@@ -252,7 +252,7 @@ class _Work:
         if not succeeded(task):
             return False, failed_line(line, task)
         return True, result_line(
-            line, task.id, 200, answer_body(call, task.id, task.created_at, task.result or b"{}")
+            line, task.id, 200, answer_body(call, task.id, task.created_at, task.result_json or b"{}")
         )
 
     async def _task(self, call: OpenAiCall, line: BatchLine) -> Task:

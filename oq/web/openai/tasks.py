@@ -59,7 +59,7 @@ class OpenAiForm:
         return DONE
 
     def whole(self, task: Task) -> bytes:
-        return answer_body(self._call, task.id, task.created_at, task.result or b"{}")
+        return answer_body(self._call, task.id, task.created_at, task.result_json or b"{}")
 
     def refused(self, why: Refused) -> tuple[bytes, str]:
         return openai_error(why.status, why.words, code=why.code), "application/json"

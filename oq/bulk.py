@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from oq.access import Access
 from oq.core.ids import format_id
 from oq.errors import OqError, TaskConflict
 from oq.wire import BulkRequest
 
-if TYPE_CHECKING:
-    from oq.queue import Queue
-
 AT_ONCE = 1000  # tasks in one message, so that a large request leaves others their turn
 
 
-async def run_bulk(queue: Queue, asked: BulkRequest) -> tuple[int, int, list[tuple[str, OqError]]]:
+async def run_bulk(queue: Access, asked: BulkRequest) -> tuple[int, int, list[tuple[str, OqError]]]:
     """Return how many matched, how many were done, and the id and the reason of each that was not.
 
     With *expect*, another number of matches is a conflict and nothing is done.
@@ -47,7 +45,7 @@ async def run_bulk(queue: Queue, asked: BulkRequest) -> tuple[int, int, list[tup
     return matched, done, skipped
 
 
-async def _act(queue: Queue, asked: BulkRequest, keys: Sequence[int]) -> Sequence[Any]:
+async def _act(queue: Access, asked: BulkRequest, keys: Sequence[int]) -> Sequence[Any]:
     match asked.action:
         case "cancel":
             return await queue.cancel_many(keys)
