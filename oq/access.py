@@ -13,59 +13,44 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
-    Generator,
-    Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
-from typing import Any, ClassVar, Self, TypeVar
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from typing import TypeVar
 
 import msgspec
 import trio
 from msgspec.structs import replace
 
 from oq.catalog import Catalog
+from oq.commands import Commands, not_found
 from oq.config import Settings
 from oq.core.events import Event
-from oq.core.ids import KEY_MAX, created_at, format_id
+from oq.core.ids import KEY_MAX, format_id
 from oq.core.messages import (
-    Cancel,
-    Delete,
-    Drain,
-    Keep,
-    Pause,
-    Reply,
-    Reprioritize,
     Request,
-    Resume,
-    Retry,
-    Submit,
 )  # fmt: skip
-from oq.core.model import PRIORITY_MAX, Status, Task, TaskSpec, TaskState, entry_of
+from oq.core.model import Status, Task
 from oq.core.schedule import Schedule
 from oq.core.tally import Tally
 from oq.core.waiting import Waiting, why_waiting
 from oq.errors import (
-    InvalidTask,
-    OqError,
-    QueueBusy,
     QueueClosed,
     StorageError,
     SubscriberLagged,
-    TaskNotFound,
-    TooLarge,
     TooMany,
     WaitTimeout,
 )  # fmt: skip
 from oq.eventlog import EventLog
+from oq.following import StreamEnd, StreamItem, StreamRestart, StreamText, joined
 from oq.health import Health
 from oq.hosts import HostFacts
 from oq.ports import Backend, BackendInfo, Clock, Journal, Offload, Query
 from oq.search import SLICE_KEYS, Found, Search
-from oq.transcript import Transcript, Transcripts
-from oq.wire import fingerprint
+from oq.stats import Stats, stats_of
+from oq.transcript import Transcripts
 
 UNFINISHED = frozenset({Status.PENDING, Status.SCHEDULED, Status.RUNNING})
 T = TypeVar("T")
@@ -83,140 +68,7 @@ class Page(msgspec.Struct, frozen=True):
     complete: bool = True
 
 
-class StreamText(msgspec.Struct, frozen=True):
-    """*text* of *kind* (``content`` or ``thinking``) beginning *offset* characters into that kind in the attempt."""
-
-    attempt: int
-    offset: int
-    text: str
-    kind: str = "content"
-    type: ClassVar[str] = "text"
-
-
-class StreamRestart(msgspec.Struct, frozen=True):
-    """A new attempt begins: text delivered before is void."""
-
-    attempt: int
-    type: ClassVar[str] = "restart"
-
-
-class StreamEnd(msgspec.Struct, frozen=True):
-    """The task is finished; *task* is whole."""
-
-    task: Task
-    type: ClassVar[str] = "end"
-
-
-StreamItem = StreamText | StreamRestart | StreamEnd
-
-
-class HostStatus(msgspec.Struct, frozen=True):
-    """A model server as the schedule sees it; *models* are those in flight, *error* is why it is down."""
-
-    name: str
-    url: str
-    slots: int
-    busy: int
-    up: bool
-    models: list[str]
-    error: str | None = None
-
-
-class Stats(msgspec.Struct, frozen=True):
-    """The queue in numbers, all from memory. Times are Unix seconds.
-
-    `by_priority` counts pending tasks; `by_type` and `by_model` unfinished ones; `ended` those that ended since
-    the start, by status; `run_seconds` is the moving average of a successful attempt.
-
-    The names of ``GET /api/status``, which the clients give, are here, too; and the value may be awaited, so that
-    ``await queue.stats()`` is the same line for a queue and for a client.
-    """
-
-    pending: int
-    scheduled: int
-    running: int
-    completed: int
-    failed: int
-    cancelled: int
-    total: int
-    by_priority: dict[int, int]
-    by_type: dict[str, int]
-    by_model: dict[str, int]
-    workers_active: int
-    workers_idle: int
-    paused: bool
-    draining: bool
-    oldest_waiting_at: float | None
-    started_at: float
-    finished_since_start: int
-    storage_ok: bool
-    hosts: list[HostStatus]
-    submitted_since_start: int = 0
-    retries_since_start: int = 0
-    ended: dict[str, int] = {}
-    run_seconds: float | None = None
-    storage_bytes: int = -1
-    subscribers: int = 0
-
-    def __await__(self) -> Generator[Any, None, Self]:
-        yield from ()
-        return self
-
-    @property
-    def pending_tasks(self) -> int:
-        return self.pending
-
-    @property
-    def scheduled_tasks(self) -> int:
-        return self.scheduled
-
-    @property
-    def running_tasks(self) -> int:
-        return self.running
-
-    @property
-    def completed_tasks(self) -> int:
-        return self.completed
-
-    @property
-    def failed_tasks(self) -> int:
-        return self.failed
-
-    @property
-    def cancelled_tasks(self) -> int:
-        return self.cancelled
-
-    @property
-    def total_tasks(self) -> int:
-        return self.total
-
-    @property
-    def queues_by_priority(self) -> dict[int, int]:
-        return self.by_priority
-
-
-class _Answer:
-    """Where the one answer to a request goes.
-
-    A caller that was cancelled meanwhile (its client left, its deadline passed) never reads it. That is no failure
-    of the actor that answers; a closed channel would make it one, and so end the queue.
-    """
-
-    def __init__(self) -> None:
-        self._given = trio.Event()
-        self._value: Any = None
-
-    def send_nowait(self, value: Any, /) -> None:
-        if not self._given.is_set():  # the end of the queue may come between an answer and its reading
-            self._value = value
-            self._given.set()
-
-    async def receive(self) -> Any:
-        await self._given.wait()
-        return self._value
-
-
-class Access:
+class Access(Commands):
     """See the module. *keys* are the integers behind task ids (`oq.core.ids`)."""
 
     def __init__(
@@ -236,19 +88,16 @@ class Access:
         clock: Clock,
         read: Offload,
     ) -> None:
-        self.settings = settings
+        super().__init__(
+            settings, requests=requests, journal=journal, transcripts=transcripts, clock=clock, read=read
+        )
         self.epoch = epoch
-        self.clock = clock
         self.started_at = clock.now()
-        self._requests = requests
-        self._journal = journal
         self._catalog = catalog
         self._schedule = schedule
         self._tally = tally
         self._health = health
         self._history = history
-        self._transcripts = transcripts
-        self._read = read
         self._backends = backends
         self._hosts = HostFacts(backends, clock)
         self._search = Search(
@@ -259,123 +108,7 @@ class Access:
             seconds=settings.queue.search_time,
         )
         self._subscribers = 0
-        self._unanswered: set[_Answer] = set()
 
-    # --- commands: each returns when its effect is on disk --------------------------------------------------------
-    async def _ask(self, make: Callable[[Reply], Request]) -> Any:
-        reply = _Answer()
-        self._unanswered.add(reply)
-        try:
-            await self._send(make(reply))
-            found = await reply.receive()
-        finally:
-            self._unanswered.discard(reply)
-        if isinstance(found, OqError):
-            raise found
-        return found
-
-    def _end(self) -> None:
-        """The actors have ended: those who still wait, outside the block of `oq.open_queue`, wait in vain."""
-        self._transcripts.close()
-        for reply in self._unanswered:
-            reply.send_nowait(QueueClosed("the queue has stopped; start it again"))
-
-    async def _send(self, request: Request) -> None:
-        try:
-            try:
-                return self._requests.send_nowait(request)
-            except trio.WouldBlock:
-                limit = self.settings.queue.request_timeout
-                with trio.move_on_after(limit):
-                    return await self._requests.send(request)
-        except (trio.ClosedResourceError, trio.BrokenResourceError):
-            raise QueueClosed("the queue has stopped; start it again") from None
-        raise QueueBusy(
-            f"the queue took no request for {limit:g} s (queue.request_timeout); try again in a moment"
-        )
-
-    async def submit_keys(self, specs: Iterable[TaskSpec], *, atomic: bool = False) -> list[int | OqError]:
-        """Take these tasks; return, after they are on disk, a key or an error for each, in order.
-
-        With *atomic*, all or none: one error is raised for all. Raises `QueueBusy`, `QueueClosed`, `StorageError`.
-        """
-        retries, now = self.settings.retry_config.max_retries, self.clock.now()
-        known = tuple([_taken(spec, retries, now) for spec in specs])
-        if not known:
-            return []
-        if len(known) > self.settings.server.max_batch:
-            raise TooLarge(
-                f"{len(known)} tasks in one batch; at most {self.settings.server.max_batch} are allowed "
-                "(server.max_batch): send several batches"
-            )
-        return list(await self._ask(lambda reply: Submit(known, reply, atomic)))
-
-    @asynccontextmanager
-    async def submit_watched(self, spec: TaskSpec) -> AsyncIterator[tuple[int, Transcript]]:
-        """Take one task and follow it from its first word on: gives its key, on disk, and its transcript.
-
-        The transcript is opened before the task can start, so that not even a model that answers at once is missed.
-        A repeated idempotency key gives the task it belongs to, which may be finished. Raises as `submit_keys`.
-        """
-        with ExitStack() as held:
-            opened: dict[int, Transcript] = {}
-
-            def keyed(keys: Sequence[int]) -> None:
-                opened[keys[0]] = held.enter_context(self._transcripts.watch(keys[0]))
-
-            taken = _taken(spec, self.settings.retry_config.max_retries, self.clock.now())
-            (key,) = await self._ask(lambda reply: Submit((taken,), reply, keyed=keyed))
-            if isinstance(key, OqError):
-                raise key
-            transcript = opened.get(key) or held.enter_context(self._transcripts.watch(key))
-            yield key, transcript
-
-    async def cancel_many(self, keys: Sequence[int]) -> list[TaskState | OqError]:
-        return list(await self._ask(lambda reply: Cancel(tuple(keys), reply)))
-
-    async def reprioritize_many(self, keys: Sequence[int], priority: int) -> list[TaskState | OqError]:
-        if not 0 <= priority <= PRIORITY_MAX:
-            raise InvalidTask(f"priority must be 0 to {PRIORITY_MAX}, not {priority}", "priority")
-        return list(await self._ask(lambda reply: Reprioritize(tuple(keys), priority, reply)))
-
-    async def retry_many(self, keys: Sequence[int]) -> list[TaskState | OqError]:
-        """Run finished tasks again."""
-        tasks = await self._read(self._journal.get_light, list(keys))
-        entries = tuple(entry_of(task.key, task.spec, task.state) for task in tasks if task is not None)
-        found = iter(await self._ask(lambda reply: Retry(entries, reply)) if entries else ())
-        return [
-            _not_found(key) if task is None else next(found) for key, task in zip(keys, tasks, strict=True)
-        ]
-
-    async def delete_many(self, keys: Sequence[int]) -> list[OqError | None]:
-        """Forget finished tasks."""
-        return list(await self._ask(lambda reply: Delete(tuple(keys), reply)))
-
-    async def keep_documents(self, documents: Mapping[str, bytes | None]) -> None:
-        """Put small named records on disk beside the tasks; forget those that are None."""
-        await self._ask(lambda reply: Keep(tuple(documents.items()), reply))
-
-    async def documents(self, prefix: str) -> list[tuple[str, bytes]]:
-        """Return the named records whose name begins with *prefix*, by name."""
-        return list(await self._read(self._journal.documents, prefix))
-
-    async def pause(self) -> None:
-        """Start no more tasks until `resume`; what runs goes on. The switch survives a restart."""
-        await self._ask(Pause)
-
-    async def resume(self) -> None:
-        """End a pause, or a drain."""
-        await self._ask(Resume)
-
-    async def drain(self, grace_seconds: float | None = None) -> None:
-        """Take and start nothing more; return when nothing runs. After the grace, what runs goes back to pending.
-
-        *grace_seconds* None: the setting `server.shutdown_grace`.
-        """
-        grace = self.settings.server.shutdown_grace if grace_seconds is None else grace_seconds
-        await self._ask(lambda reply: Drain(grace, reply))
-
-    # --- reads ---------------------------------------------------------------------------------------------------
     def resolve(self, text: str) -> int:
         """Return the key of an id, or of a unique beginning or end of one; `TaskNotFound`, `TaskConflict`."""
         return self._catalog.resolve(text)
@@ -383,16 +116,16 @@ class Access:
     def status_of(self, key: int) -> Status:
         status = self._catalog.status(key)
         if status is None:
-            raise _not_found(key)
+            raise not_found(key)
         return status
 
     async def get_task(self, key: int) -> Task:
         """Return the whole task, result included; `TaskNotFound`."""
         if key not in self._catalog:
-            raise _not_found(key)
+            raise not_found(key)
         (task,) = await self._read(self._journal.get, [key])
         if task is None:
-            raise _not_found(key)
+            raise not_found(key)
         return task
 
     async def summary(self, key: int, render: Callable[[Task], T]) -> T:
@@ -404,14 +137,14 @@ class Access:
 
         found = await self._read(read)
         if found is None:
-            raise _not_found(key)
+            raise not_found(key)
         return found
 
     async def get_light(self, key: int) -> Task:
         """Return the task without its result; `TaskNotFound`."""
         (task,) = await self._read(self._journal.get_light, [key])
         if task is None:
-            raise _not_found(key)
+            raise not_found(key)
         return task
 
     async def get_tasks(self, keys: Sequence[int]) -> list[Task | None]:
@@ -481,7 +214,7 @@ class Access:
                     await self._wait(transcript.wait_changed, key)
                     continue
                 position += len(pieces)
-                for item in _joined(pieces, attempt, lengths, skip):
+                for item in joined(pieces, attempt, lengths, skip):
                     yield item
             task = await self.get_task(key)
             number = task.state.attempts[-1].number if task.state.attempts else 0
@@ -516,46 +249,13 @@ class Access:
 
     def stats(self) -> Stats:
         """Return the queue in numbers, from memory."""
-        counts, catalog, tally = self._catalog.counts, self._catalog, self._tally
-        urls = {host.name: host.url for host in self.settings.hosts}
-        hosts = [
-            HostStatus(
-                host.name,
-                urls.get(host.name, ""),
-                host.slots,
-                len(host.running),
-                host.up,
-                sorted(host.in_flight),
-                host.error,
-            )
-            for host in self._schedule.hosts.values()
-        ]
-        active = sum(host.busy for host in hosts)
-        oldest = catalog.oldest_pending()
-        return Stats(
-            pending=counts[Status.PENDING],
-            scheduled=counts[Status.SCHEDULED],
-            running=counts[Status.RUNNING],
-            completed=counts[Status.COMPLETED],
-            failed=counts[Status.FAILED],
-            cancelled=counts[Status.CANCELLED],
-            total=sum(counts.values()),
-            by_priority=catalog.pending_by_priority(),
-            by_type=catalog.unfinished_by_type(),
-            by_model=catalog.unfinished_by_model(),
-            workers_active=active,
-            workers_idle=sum(host.slots for host in hosts) - active,
-            paused=self._schedule.paused,
-            draining=self._schedule.draining,
-            oldest_waiting_at=None if oldest is None else created_at(oldest),
+        return stats_of(
+            self.settings,
+            self._catalog,
+            self._schedule,
+            self._tally,
             started_at=self.started_at,
-            finished_since_start=sum(tally.ended.values()),
             storage_ok=self._health.storage_ok,
-            hosts=hosts,
-            submitted_since_start=tally.submitted,
-            retries_since_start=tally.retries,
-            ended={str(status): count for status, count in tally.ended.items()},
-            run_seconds=tally.run_seconds,
             storage_bytes=self._journal.size(),
             subscribers=self._subscribers,
         )
@@ -652,49 +352,3 @@ class Access:
                 if history.closed:
                     return
                 await history.wait_changed()
-
-
-def _taken(spec: TaskSpec, retries: int, now: float) -> TaskSpec:
-    """Return *spec* as it goes to the store: its delay a time, and what it left to the settings filled in."""
-    if spec.max_retries >= 0 and spec.delay is None and spec.idempotency_key is None:
-        return spec
-    digest = spec.fingerprint
-    if digest is None and spec.idempotency_key is not None:
-        digest = fingerprint(spec)
-    return msgspec.structs.replace(
-        spec,
-        max_retries=retries if spec.max_retries < 0 else spec.max_retries,
-        run_at=spec.run_at if spec.delay is None else now + spec.delay,
-        delay=None,
-        fingerprint=digest,
-    )
-
-
-def _not_found(key: int) -> TaskNotFound:
-    return TaskNotFound(f"there is no task {format_id(key)}; it may have been deleted or cleaned up")
-
-
-def _joined(pieces: Iterable[Any], attempt: int, lengths: dict[str, int], skip: int) -> list[StreamText]:
-    """Join neighbours of one kind: who comes late gets a few long texts instead of thousands of short ones."""
-    found: list[StreamText] = []
-    run: list[str] = []
-    kind = "content"
-
-    def flush() -> None:
-        text = "".join(run)
-        start = lengths[kind]
-        lengths[kind] = start + len(text)
-        hidden = max(0, skip - start) if kind == "content" else 0
-        if len(text) > hidden:
-            found.append(StreamText(attempt, start + hidden, text[hidden:], kind))
-        run.clear()
-
-    for piece in pieces:
-        if not piece.text:
-            continue
-        if piece.kind != kind:
-            flush()
-            kind = piece.kind
-        run.append(piece.text)
-    flush()
-    return found

@@ -15,21 +15,14 @@ from typing import Any
 import msgspec
 import trio
 
-from oq.access import (
-    Access,
-    HostStatus,
-    Page,
-    Stats,
-    StreamEnd,
-    StreamItem,
-    StreamRestart,
-    StreamText,
-)  # fmt: skip
+from oq.access import Access, Page
 from oq.bulk import run_bulk
 from oq.core.ids import format_id
 from oq.core.model import PRIORITIES, Status, Task, TaskSpec, TaskState
 from oq.errors import InvalidTask, OqError, TaskCancelled, TaskFailed
+from oq.following import StreamEnd, StreamItem, StreamRestart, StreamText
 from oq.ports import Query
+from oq.stats import HostStatus, Stats
 from oq.wire import BulkAnswer, bulk_json, decode_bulk, parse_bulk
 
 __all__ = [

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from oq.access import HostStatus, Stats, StreamEnd, StreamRestart, StreamText
 from oq.client import AsyncClient, Client, TaskHandle
 from oq.client.aio import AsyncTaskHandle
 from oq.core.events import Event
 from oq.core.model import Attempt, Task
+from oq.following import StreamEnd, StreamRestart, StreamText
 from oq.queue import Queue
 from oq.queue import TaskHandle as OwnHandle
+from oq.stats import HostStatus, Stats
 from oq.wire import RemoteEvent, RemoteLine, RemoteStats, RemoteTask
 from oq.wire.remote import RemoteAttempt
 

@@ -15,9 +15,9 @@ import msgspec
 import trio
 from quart import websocket
 
-from oq.access import StreamText
 from oq.core.ids import format_id, parse_id
 from oq.errors import InvalidTask, OqError, SubscriberLagged, TooMany
+from oq.following import StreamText
 from oq.web.hub import COUNTS_TICKS, TICK_SECONDS, Hub, Patch
 from oq.web.rest import this_app
 from oq.wire import Watch, error_json, frame_json, parse_watch

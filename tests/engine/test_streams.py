@@ -12,8 +12,8 @@ import trio.testing
 from fakes import FakeBackend, open_fake_queue
 
 import oq
-from oq.access import StreamEnd, StreamItem, StreamRestart, StreamText
 from oq.errors import BackendError, QueueClosed, SubscriberLagged, TaskFailed, TaskNotFound, TooMany
+from oq.following import StreamEnd, StreamItem, StreamRestart, StreamText
 from oq.ports import Piece
 from oq.queue import Queue
 
