@@ -1,0 +1,65 @@
+"""The model server of a campaign: late, faulty, and with a memory of everything it was asked."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+
+from fake_ollama import Exchange, HungUp, error_line, hangs_up, resets, says, status
+
+MARKER = re.compile(rb"task-\d+\.\d+")
+
+
+@dataclass
+class Asked:
+    """One request: for which task, when (Unix seconds), in which life of the server, and what came of it."""
+
+    marker: str
+    serial: int
+    at: float
+    life: int
+    answered: bool = False
+
+
+@dataclass
+class Model:
+    """`reply` is a reply of `fake_ollama`. *luck* is for the model's thread alone; *life* is set by the campaign."""
+
+    luck: random.Random
+    life: int = 0
+    asked: list[Asked] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    async def reply(self, exchange: Exchange) -> None:
+        found = MARKER.search(exchange.request.body)
+        assert found is not None, exchange.request.body
+        with self.lock:
+            asked = Asked(found[0].decode(), len(self.asked), time.time(), self.life)
+            self.asked.append(asked)
+        text = (f"{asked.marker} ", f"answer {asked.serial}")
+        late = self.luck.choice((0.0, 0.0, 0.01, 0.05, 0.3))
+        fate = self.luck.random()
+        await exchange.pause(late)
+        if fate < 0.10:
+            await status(503, "server busy")(exchange)
+        elif fate < 0.13:
+            await error_line("the runner has stopped", text[0])(exchange)
+        elif fate < 0.15:
+            await hangs_up(text[0])(exchange)
+        elif fate < 0.16:
+            await resets()(exchange)
+        elif fate < 0.18:
+            await status(400, "this prompt is not liked")(exchange)
+        else:
+            try:
+                await says(*text, pause=self.luck.choice((0.0, 0.02)))(exchange)
+            except HungUp:
+                raise
+            asked.answered = True
+
+    def of_life(self, life: int) -> list[Asked]:
+        with self.lock:
+            return [asked for asked in self.asked if asked.life == life]
