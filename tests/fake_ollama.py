@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import struct
 from collections import deque
@@ -38,11 +39,13 @@ class HungUp(Exception):
 
 
 class Request:
-    """One request as it arrived; times are Trio's."""
+    """One request as it arrived; times are Trio's. Its path may begin with a number (``/7/api/chat``): *prefix*."""
 
     def __init__(self, method: str, path: str, headers: dict[str, str], body: bytes, connection: int) -> None:
         self.method = method
         self.path = path
+        numbered = re.match(r"/\d+(?=/api/)", path)
+        self.prefix = numbered[0] if numbered else ""
         self.headers = headers
         self.body = body
         self.connection = connection
@@ -61,7 +64,7 @@ class Exchange:
         self.stream = stream
         self.protocol = protocol
         self.request = request
-        self.type = TYPES.get(request.path, "")
+        self.type = TYPES.get(request.path.removeprefix(request.prefix), "")
         body = request.json() if self.type else {}
         self.model: str = body.get("model", "")
         self.streams: bool = self.type != "embed" and body.get("stream") is not False
@@ -214,8 +217,9 @@ class FakeOllama:
             "/api/tags": {"models": [{"name": name, "model": name} for name in self.models]},
             "/api/ps": {"models": [{"name": name, "model": name} for name in self.loaded]},
         }
-        if exchange.request.path in bodies:
-            await exchange.whole(200, json.dumps(bodies[exchange.request.path]).encode())
+        path = exchange.request.path.removeprefix(exchange.request.prefix)
+        if path in bodies:
+            await exchange.whole(200, json.dumps(bodies[path]).encode())
         else:
             await exchange.whole(404, b"404 page not found", "text/plain")
 

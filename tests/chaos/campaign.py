@@ -15,9 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from oq.store.inspect import inspect_file
 from tests.chaos.clients import FAR, Client, Gone, Server
-from tests.chaos.doomed import INSTANTS
+from tests.chaos.doomed import INSTANTS, ONCE
 from tests.chaos.ledger import FINISHED, Broken, Ledger, expect, time_of
 from tests.chaos.life import Life
 from tests.chaos.model import Model
@@ -26,7 +28,7 @@ from tests.cli.live import fake_model_server
 CLIENTS = 3
 WORKERS = 4
 INSTANT_SHARE = 0.6  # of the kills
-INSTANT_SECONDS = 3.0  # after which a life whose instant does not come is killed all the same
+INSTANT_SECONDS = 2.0  # after which a life whose instant does not come is killed all the same
 REST_SECONDS = 120.0  # for the tasks left at the end
 # How often an instant passes before it kills: recovery passes one a task, a commit comes many times a second.
 PASSES = {"in-recovery": 60, "before-commit": 40, "commit-written": 40, "commit-marked": 40, "after-commit": 40}
@@ -80,7 +82,7 @@ class Campaign:
         if number == 1:
             found = self._luck.choice(FIRST_START)
         elif self._luck.random() < INSTANT_SHARE:
-            found = self._luck.choice(INSTANTS)
+            found = self._luck.choice([instant for instant in INSTANTS if instant not in ONCE])
         else:
             return None
         if ":" not in found:
@@ -112,9 +114,8 @@ class Campaign:
 
     def _begin(self, number: int, doom: str | None) -> Life:
         """Start a life, and check the account when it is up."""
-        self.model.life = number
         self._began_paused = self.ledger.paused is True
-        life = Life(self._data, self._url, WORKERS, doom)
+        life = Life(self._data, f"{self._url}/{number}", WORKERS, doom)
         if not life.url and life.process.wait(10) != -signal.SIGKILL:
             raise Broken(f"the server does not start: {life.said}")
         if life.url:
@@ -154,6 +155,8 @@ class Campaign:
                 raise error
 
     def _close(self, number: int, life: Life, fake: Any, *, killed: bool) -> None:
+        # Accepted after all that the dead server had opened.
+        httpx.get(f"{self._url}/api/version", timeout=30, trust_env=False)
         deadline = time.monotonic() + 30
         while fake.open_connections:  # what the dead server has sent is read to its end
             expect(time.monotonic() < deadline, "the model server still has connections")
@@ -171,7 +174,7 @@ class Campaign:
         server = Server(life.url)
         try:
             for client in self.clients:
-                for known in client.tasks:
+                for known in [known for known in client.tasks if not known.deleted]:
                     client._post(server, known)  # the same task, however the first answer was lost
             self.ledger.paused, self.ledger.resumed_life = False, number
             server.ask("POST", "/api/queue/resume")

@@ -41,10 +41,11 @@ RENAMES = {
     # instant: (end of the renamed file's name, whether the kill comes after it)
     "between-renames": ("Data.fs.pack", False),
     "undoing-a-pack": ("Data.fs.old", True),
-    "before-index": ("Data.fs.index_tmp", False),
+    "before-index": (".index_tmp", False),
     "marker-written": ("oq.tmp", False),
 }
 INSTANTS = (*PLACES, *RENAMES)
+ONCE = ("marker-written",)  # only at a folder's first start
 
 
 def die() -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from fake_ollama import Exchange, HungUp, error_line, hangs_up, resets, says, status
+from fake_ollama import Exchange, error_line, hangs_up, resets, says, status
 
 MARKER = re.compile(rb"task-\d+\.\d+")
 
@@ -26,19 +26,25 @@ class Asked:
 
 @dataclass
 class Model:
-    """`reply` is a reply of `fake_ollama`. *luck* is for the model's thread alone; *life* is set by the campaign."""
+    """`reply` is a reply of `fake_ollama`. *luck* is for the model's thread alone.
+
+    Each life of the server is given an address with its number as the path, so each request tells its life.
+    """
 
     luck: random.Random
-    life: int = 0
     asked: list[Asked] = field(default_factory=list)
+    used: set[int] = field(default_factory=set)  # connections
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     async def reply(self, exchange: Exchange) -> None:
         found = MARKER.search(exchange.request.body)
         assert found is not None, exchange.request.body
+        life = int(exchange.request.prefix.strip("/"))
         with self.lock:
-            asked = Asked(found[0].decode(), len(self.asked), time.time(), self.life)
+            asked = Asked(found[0].decode(), len(self.asked), time.time(), life)
             self.asked.append(asked)
+            first = exchange.request.connection not in self.used
+            self.used.add(exchange.request.connection)
         text = (f"{asked.marker} ", f"answer {asked.serial}")
         late = self.luck.choice((0.0, 0.0, 0.01, 0.05, 0.3))
         fate = self.luck.random()
@@ -49,15 +55,13 @@ class Model:
             await error_line("the runner has stopped", text[0])(exchange)
         elif fate < 0.15:
             await hangs_up(text[0])(exchange)
-        elif fate < 0.16:
+        elif fate < 0.16 and first:
+            # Only there: on a connection that was used before, oq takes this for its end and asks again at once.
             await resets()(exchange)
         elif fate < 0.18:
             await status(400, "this prompt is not liked")(exchange)
         else:
-            try:
-                await says(*text, pause=self.luck.choice((0.0, 0.02)))(exchange)
-            except HungUp:
-                raise
+            await says(*text, pause=self.luck.choice((0.0, 0.02)))(exchange)
             asked.answered = True
 
     def of_life(self, life: int) -> list[Asked]:
