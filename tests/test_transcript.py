@@ -9,7 +9,7 @@ from oq.ports import Piece
 from oq.transcript import Transcripts
 
 
-def test_each_reader_has_its_own_place() -> None:
+async def test_each_reader_has_its_own_place(autojump_clock: Any) -> None:
     transcripts = Transcripts()
     transcripts.announce(1, 1)
     for text in "abc":
@@ -20,7 +20,7 @@ def test_each_reader_has_its_own_place() -> None:
         assert transcript.since(1, 3) == (1, [])
 
 
-def test_a_reader_at_an_older_attempt_gets_the_new_one_from_its_start() -> None:
+async def test_a_reader_at_an_older_attempt_gets_the_new_one_from_its_start(autojump_clock: Any) -> None:
     transcripts = Transcripts()
     with transcripts.watch(1) as transcript:
         transcripts.announce(1, 1)
@@ -38,7 +38,7 @@ def test_a_task_that_never_ran_while_it_was_watched_leaves_nothing() -> None:
     assert len(transcripts) == 0
 
 
-def test_who_watches_keeps_the_text_after_the_end() -> None:
+async def test_who_watches_keeps_the_text_after_the_end(autojump_clock: Any) -> None:
     transcripts = Transcripts()
     with transcripts.watch(1) as transcript:
         transcripts.announce(1, 1)
