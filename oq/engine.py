@@ -285,10 +285,8 @@ def _single(group: BaseExceptionGroup[BaseException], own: BaseException | None)
     leaves = [leaf for leaf in _leaves(group) if not isinstance(leaf, trio.Cancelled)]
     if own is not None and (not leaves or leaves == _leaves(own)):
         return own
-    # An actor that ends closes its channels: what its neighbours and callers say about that is not the cause.
-    causes = [
-        leaf for leaf in leaves if not isinstance(leaf, trio.BrokenResourceError | QueueClosed)
-    ] or leaves
+    # Callers that find a broken actor's channel closed are not the cause.
+    causes = [leaf for leaf in leaves if not isinstance(leaf, QueueClosed)] or leaves
     return causes[0] if len(causes) == 1 else group
 
 

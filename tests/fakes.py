@@ -18,6 +18,8 @@ from oq.ports import BackendInfo, Offload, Piece
 from oq.queue import Queue
 from oq.store import ZodbJournal, open_journal
 
+DEADLINE = 1e7  # seconds of a test's clock: who waits in vain fails instead of hanging
+
 
 class FakeBackend:
     """A model server: answers every task with `pieces` of text, as its knobs say.
@@ -130,11 +132,12 @@ async def open_fake_queue(
     backends = (
         {host.name: backend for host in settings.hosts} if isinstance(backend, FakeBackend) else backend
     )
-    async with open_queue_from(
-        settings,
-        journal=journal if journal is not None else open_journal(),
-        backends=backends,
-        offload=offload,
-        paused=paused,
-    ) as queue:
-        yield queue
+    with trio.fail_after(DEADLINE):
+        async with open_queue_from(
+            settings,
+            journal=journal if journal is not None else open_journal(),
+            backends=backends,
+            offload=offload,
+            paused=paused,
+        ) as queue:
+            yield queue

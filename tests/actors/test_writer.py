@@ -145,6 +145,6 @@ async def test_a_store_that_somebody_else_has_taken_ends_the_writer(autojump_clo
             await desk.steps.send(desk.step())
             await trio.sleep_forever()
 
-    with pytest.raises(ExceptionGroup) as caught:
+    with trio.fail_after(1000.0), pytest.raises(ExceptionGroup) as caught:
         await write()
     assert caught.group_contains(StorageLocked)

@@ -31,14 +31,22 @@ INSTANT_SHARE = 0.6  # of the kills
 INSTANT_SECONDS = 2.0  # after which a life whose instant does not come is killed all the same
 REST_SECONDS = 120.0  # for the tasks left at the end
 # How often an instant passes before it kills: recovery passes one a task, a commit comes many times a second.
-PASSES = {"in-recovery": 60, "before-commit": 40, "commit-written": 40, "commit-marked": 40, "after-commit": 40}
+PASSES = {
+    "in-recovery": 60,
+    "before-commit": 40,
+    "commit-written": 40,
+    "commit-marked": 40,
+    "after-commit": 40,
+}
 FIRST_START = ("before-marker", "marker-written", "commit-written:1", "opening", "after-commit:1")
 
 
 class Campaign:
     """*folder* is empty, or is made; *say* gets a line after each life."""
 
-    def __init__(self, folder: Path, kills: int, seed: int, say: Callable[[str], object] = lambda line: None) -> None:
+    def __init__(
+        self, folder: Path, kills: int, seed: int, say: Callable[[str], object] = lambda line: None
+    ) -> None:
         self._data = folder / "data"
         self._kills = kills
         self._seed = seed
@@ -48,7 +56,9 @@ class Campaign:
         self.model = Model(random.Random(f"{seed}/model"))
         self.clients = [Client(number, self.ledger, seed) for number in range(CLIENTS)]
         self.deaths: Counter[str] = Counter()  # by instant; "" is a random one
-        self._past: list[tuple[int, float, bool]] = []  # lives whose attempts are to be checked: when begun, if killed
+        self._past: list[
+            tuple[int, float, bool]
+        ] = []  # lives whose attempts are to be checked: when begun, if killed
         self._ends: dict[int, float] = {}
 
     def run(self) -> dict[str, Any]:
@@ -110,7 +120,9 @@ class Campaign:
         if life.url:
             self._join(threads)
         self._close(number, life, fake, killed=True)
-        self._say(f"life {number}: {doom or 'random'}{' ' if by_itself else ' (by hand) '}- {len(self.ledger.known)} tasks")
+        self._say(
+            f"life {number}: {doom or 'random'}{' ' if by_itself else ' (by hand) '}- {len(self.ledger.known)} tasks"
+        )
 
     def _begin(self, number: int, doom: str | None) -> Life:
         """Start a life, and check the account when it is up."""
@@ -141,7 +153,9 @@ class Campaign:
         started = []
         for client in self.clients:
             errors: list[BaseException] = []
-            thread = threading.Thread(target=_run_client, args=(client, life.url, number, errors), daemon=True)
+            thread = threading.Thread(
+                target=_run_client, args=(client, life.url, number, errors), daemon=True
+            )
             thread.start()
             started.append((thread, errors))
         return started
@@ -201,7 +215,10 @@ class Campaign:
                 continue
             marker, _, serial = task["result"]["response"].split()
             asked = self.model.asked[int(serial)]
-            expect(asked.marker == marker and marker == task["payload"]["prompt"].split()[0], f"another's: {task}")
+            expect(
+                asked.marker == marker and marker == task["payload"]["prompt"].split()[0],
+                f"another's: {task}",
+            )
 
 
 def _rests(task: dict[str, Any]) -> bool:

@@ -195,7 +195,10 @@ class Client:
         status, answer = server.ask("POST", f"/api/tasks/{known.id}/retry")
         expect(status == 200 and answer["status"] == "pending", f"retry: {status} {answer}")
         self._look(server, known, life)
-        expect(not known.retrying, f"{known.marker}: its retry was acknowledged and is not to be seen: {known.seen}")
+        expect(
+            not known.retrying,
+            f"{known.marker}: its retry was acknowledged and is not to be seen: {known.seen}",
+        )
 
     def _delete(self, server: Server, life: int) -> None:
         known = self._any(finished=True)

@@ -26,7 +26,15 @@ FINISHED = ("completed", "failed", "cancelled")
 EARLY_SECONDS = 0.05  # two clocks of one machine: a server takes its offset to the wall clock once
 TORN = 3  # attempts of one task that a kill may tear away: those of the last, uncommitted instants of a life
 
-LISTED = ("id", "status", "priority", "run_at", "retry_count", "error", "completed_at")  # what a list tells of a task
+LISTED = (
+    "id",
+    "status",
+    "priority",
+    "run_at",
+    "retry_count",
+    "error",
+    "completed_at",
+)  # what a list tells of a task
 
 Json = dict[str, Any]
 
@@ -64,7 +72,9 @@ class Known:
         try:
             self._look(task, life)
         except Broken as broken:
-            raise Broken(f"{self.marker} ({task['id']}): {broken}\n  before: {self.seen}\n  now: {task}") from None
+            raise Broken(
+                f"{self.marker} ({task['id']}): {broken}\n  before: {self.seen}\n  now: {task}"
+            ) from None
         self.seen = task
 
     def _look(self, task: Json, life: int) -> None:
@@ -101,7 +111,10 @@ class Known:
         expect(running == (task["status"] == "running"), "its last attempt says otherwise")
         counted = attempts[self.base :]
         outcomes = Counter(a.get("outcome") for a in counted)
-        expect(outcomes["succeeded"] == (task["status"] == "completed"), "succeeded attempts do not fit its status")
+        expect(
+            outcomes["succeeded"] == (task["status"] == "completed"),
+            "succeeded attempts do not fit its status",
+        )
         expect(
             task["retry_count"] == outcomes["failed"] - (task["status"] == "failed"),
             f"retry_count does not fit {dict(outcomes)}",
@@ -169,13 +182,17 @@ class Ledger:
                 f"{one.marker} ran {(known.due or 0) - one.at:.3f} s before it was due",
             )
 
-    def check_attempts(self, asked: Iterable[Asked], life: int, began_at: float, ended_at: float, killed: bool) -> None:
+    def check_attempts(
+        self, asked: Iterable[Asked], life: int, began_at: float, ended_at: float, killed: bool
+    ) -> None:
         """Once *life* is over and its tasks were read again: attempts on record against requests seen."""
         seen = Counter(one.marker for one in asked)
         for marker, known in self.known.items():
             if known.seen is None or known.deleted:
                 continue
-            mine = [a for a in known.seen.get("attempts", ()) if began_at <= time_of(a["started_at"]) < ended_at]
+            mine = [
+                a for a in known.seen.get("attempts", ()) if began_at <= time_of(a["started_at"]) < ended_at
+            ]
             ended = sum(a.get("outcome") in ("succeeded", "failed") for a in mine)
             expect(
                 ended <= seen[marker],

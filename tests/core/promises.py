@@ -9,11 +9,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
 from oq.core.events import Change, EventType
-from oq.core.lifecycle import TRANSITIONS
 from oq.core.messages import (
     Announce,
     Probe,
@@ -392,11 +390,3 @@ class Promises:
                 room -= 1
                 if name is not None:
                     known[name] = (key, spec.fingerprint)
-
-
-@cache
-def led(before: Status | None, after: Status, steps: int) -> bool:
-    """Return whether *steps* rows of `lifecycle.TRANSITIONS` lead from *before* to *after*."""
-    if steps == 1:
-        return after in TRANSITIONS[before]
-    return any(led(between, after, steps - 1) for between in TRANSITIONS[before])

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import msgspec
 
 from oq.core.ids import EPOCH, IdSource, created_at
+from oq.core.lifecycle import TRANSITIONS
 from oq.core.messages import (
     Admit,
     Announce,
@@ -46,7 +48,7 @@ from oq.core.model import (
 from oq.core.schedule import PROBE_SECONDS
 from oq.errors import OqError
 
-from .promises import Asked, Promises, Seat, Shape, Stored, led
+from .promises import Asked, Promises, Seat, Shape, Stored
 
 BEGIN = EPOCH + 1_000_000.0
 
@@ -298,6 +300,14 @@ class World(Promises):
                     assert self.now >= seat.probe_at
                     seat.probe_at = math.inf
             self.unread.append(start)
+
+
+@cache
+def led(before: Status | None, after: Status, steps: int) -> bool:
+    """Return whether *steps* rows of `lifecycle.TRANSITIONS` lead from *before* to *after*."""
+    if steps == 1:
+        return after in TRANSITIONS[before]
+    return any(led(between, after, steps - 1) for between in TRANSITIONS[before])
 
 
 def spec(model: str = "a", priority: int = 5, **fields: Any) -> TaskSpec:

@@ -278,6 +278,27 @@ async def test_an_actor_that_raises_takes_the_queue_down_with_its_error(
         await block()
 
 
+async def test_an_actor_s_error_comes_without_those_of_callers_that_find_it_gone(
+    autojump_clock: Any,
+) -> None:
+    journal = WatchedJournal()
+
+    def breaks(number: int) -> None:
+        raise Broken
+
+    async def block() -> None:
+        async with open_fake_queue(FakeBackend(), journal, paused=True) as queue:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(queue.submit, oq.chat("m", "x"))
+                journal.before = breaks
+                for _ in range(1000):  # at each turn of the loop, also while the actors end
+                    await trio.lowlevel.checkpoint()
+                    nursery.start_soon(queue.resume)
+
+    with pytest.raises(Broken):
+        await block()
+
+
 async def test_a_caller_outside_the_block_is_told_when_the_queue_broke(
     autojump_clock: Any,
 ) -> None:
@@ -294,14 +315,15 @@ async def test_a_caller_outside_the_block_is_told_when_the_queue_broke(
         with pytest.raises(QueueClosed):
             await queue.submit(oq.chat("m", "later"))
 
-    async with trio.open_nursery() as nursery:
-        try:
-            async with open_fake_queue(FakeBackend(), journal) as queue:
-                journal.before = breaks
-                nursery.start_soon(outside, queue)
-                await trio.sleep_forever()
-        except Broken:
-            pass
+    with trio.fail_after(1000.0):
+        async with trio.open_nursery() as nursery:
+            try:
+                async with open_fake_queue(FakeBackend(), journal) as queue:
+                    journal.before = breaks
+                    nursery.start_soon(outside, queue)
+                    await trio.sleep_forever()
+            except Broken:
+                pass
     assert told == ["the queue has stopped; start it again"]
 
 

@@ -103,10 +103,11 @@ async def test_a_reader_never_sees_text_of_a_start_that_is_not_on_disk(autojump_
         handle = await queue.submit(oq.generate("m", "x"))
         found: list[StreamItem] = []
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(read, queue, handle.key, found)
             nursery.start_soon(queue.resume)
-            await trio.sleep(4.0)
+            await trio.sleep(3.0)
             assert backend.seen, "it runs already"
+            nursery.start_soon(read, queue, handle.key, found)
+            await trio.sleep(1.0)
             assert not found
             await trio.sleep(2.0)
             assert text(found) == "Hel"
@@ -270,9 +271,10 @@ async def test_who_still_waits_when_the_queue_stops_is_told(
             await wait(queue, key)
         told.append(str(caught.value))
 
-    async with trio.open_nursery() as nursery:
-        async with open_fake_queue(FakeBackend(), paused=True) as queue:
-            handle = await queue.submit(oq.generate("m", "x"))
-            nursery.start_soon(outside, queue, handle.key)
-            await trio.testing.wait_all_tasks_blocked()
+    with trio.fail_after(1000.0):
+        async with trio.open_nursery() as nursery:
+            async with open_fake_queue(FakeBackend(), paused=True) as queue:
+                handle = await queue.submit(oq.generate("m", "x"))
+                nursery.start_soon(outside, queue, handle.key)
+                await trio.testing.wait_all_tasks_blocked()
     assert len(told) == 1
