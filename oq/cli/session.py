@@ -168,6 +168,11 @@ class Group(click.Group):
             code = exits.exit_code(error)
         except BrokenPipeError:  # the reader of our output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:  # the disk under our output is full, the terminal is gone
+            what = f"{error.filename}:" if error.filename else "the output cannot be written:"
+            click.echo(f"error: {what} {error.strerror or error}", err=True)
+            code = exits.ERROR
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not tried again
         sys.exit(code if isinstance(code, int) else exits.OK)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -209,6 +210,35 @@ def test_cancelling_a_running_task_frees_the_slot_of_the_model_server(serve: Ser
 
 
 # --- kill -9 and stop
+def engines(pid: int) -> list[int]:
+    """Return the processes below *pid*: one for each loaded model."""
+    found = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(child) for child in (thread / "children").read_text().split()]
+    return found
+
+
+def test_a_model_that_is_killed_in_the_middle_of_its_answer_answers_again(serve: Serve):
+    model = start_model_server({"OLLAMA_NUM_PARALLEL": "1"})
+    try:
+        served = serve("--ollama-host", model.url, RETRY_INITIAL_DELAY="100ms")
+        with Client(served.url) as client:
+            handle = client.submit(library.generate(MODEL, ASK, options=FEW | {"num_predict": 40}))
+            lines = handle.follow()
+            first = next(lines)
+            assert (first.type, first.attempt) == ("text", 1)
+            for pid in engines(model.pid):
+                os.kill(pid, signal.SIGKILL)
+            rest = list(lines)
+            task = handle.wait(PATIENCE)
+        assert [attempt.outcome for attempt in task.attempts] == ["failed", "succeeded"]
+        assert (task.status, task.retry_count) == ("completed", 1)
+        again = next(number for number, line in enumerate(rest) if line.type == "restart")
+        assert "".join(line.text for line in rest[again:] if line.type == "text") == task.output != ""
+    finally:
+        model.stop()
+
+
 def test_after_a_kill_the_model_answers_every_acknowledged_task(model_server: str, serve: Serve):
     arguments = ("--ollama-host", model_server, "--workers", "2")
     served = serve(*arguments)

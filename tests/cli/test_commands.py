@@ -289,6 +289,17 @@ def test_pause_resume_and_drain_switch_the_queue(oq: Oq, queue: Client):
     assert queue.status().draining
 
 
+def test_an_output_that_cannot_be_written_is_a_sentence(queue: Client, served: Served):
+    queue.submit(generate("m", "x"))
+    with open("/dev/full", "w") as full:
+        found = subprocess.run(
+            [sys.executable, "-m", "oq", "list"],
+            stdout=full, stderr=subprocess.PIPE, text=True, env=environment(OQ_URL=served.url), timeout=60,
+        )  # fmt: skip
+    assert found.returncode == 1
+    assert found.stderr == "error: the output cannot be written: No space left on device\n"
+
+
 # --- many
 
 
