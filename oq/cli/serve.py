@@ -15,7 +15,7 @@ import click
 
 from oq.cli import exits
 from oq.cli.session import Command, Session, complain, pass_session
-from oq.errors import ConfigError, OqError
+from oq.errors import ConfigError, OqError, StorageError
 from oq.version import VERSION
 
 if TYPE_CHECKING:
@@ -149,7 +149,10 @@ class _Server:
                 self._tell(queue, urls)
                 nursery.start_soon(self._tell_hosts, queue)
                 await self._stop.wait()
-                await queue.drain(settings.server.shutdown_grace)
+                try:
+                    await queue.drain(settings.server.shutdown_grace)
+                except StorageError as error:  # recovery does what a drain could not write: nothing is lost
+                    log.warning("%s; what runs now runs again at the next start", error)
                 shutdown.set()
                 nursery.cancel_scope.deadline = trio.current_time() + WEB_SECONDS
         log.info("stopped")
