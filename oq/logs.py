@@ -5,12 +5,16 @@ The library itself never configures logging; `oq serve` calls `set_up`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import logging.handlers
+import os
+import stat
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from oq.config import LoggingSettings
 
@@ -45,13 +49,24 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, default=str, ensure_ascii=False)
 
 
+class PrivateFile(logging.handlers.RotatingFileHandler):
+    """A rotating file that only its owner can read, whatever the umask: it names tasks, models and addresses."""
+
+    def _open(self) -> Any:
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # /dev/stderr and its like are not ours to change
+            with contextlib.suppress(PermissionError):  # an older one of another owner stays as it is
+                os.fchmod(descriptor, 0o600)
+        return os.fdopen(descriptor, self.mode, encoding=self.encoding)
+
+
 def set_up(settings: LoggingSettings) -> logging.Handler:
     """Send all records of level and above where *settings* say; return the handler. OSError if the file cannot be."""
     handler: logging.Handler
     if settings.file:
         path = Path(settings.file).expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handler = PrivateFile(
             path, maxBytes=settings.max_bytes, backupCount=settings.backups, encoding="utf-8"
         )
     else:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,3 +58,29 @@ def test_the_file_rotates(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["oq.log", "oq.log.1", "oq.log.2"]
     assert all(path.stat().st_size <= 300 for path in tmp_path.iterdir())
     assert "line 49" in (tmp_path / "oq.log").read_text()
+
+
+@pytest.mark.usefixtures("clean_logging")
+def test_only_the_owner_can_read_the_file_and_those_before_it(tmp_path: Path) -> None:
+    file = tmp_path / "logs" / "oq.log"
+    before = os.umask(0)
+    try:
+        set_up(LoggingSettings(file=str(file), max_bytes=100, backups=1))
+        for number in range(5):
+            logging.getLogger("oq.x").info("a line of some length, number %d", number)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()}
+    assert modes == {"oq.log": 0o600, "oq.log.1": 0o600}
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.usefixtures("clean_logging")
+def test_a_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    file = tmp_path / "oq.log"
+    file.write_text("before\n")
+    file.chmod(0o644)
+    set_up(LoggingSettings(file=str(file)))
+    logging.getLogger("oq.x").info("after")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.read_text().startswith("before\n")

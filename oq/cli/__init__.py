@@ -36,6 +36,7 @@ COMMANDS = {
     "export": ("oq.cli.transfer:export", "Write tasks to a file, one JSON object a line."),
     "import": ("oq.cli.transfer:import_tasks", "Submit exported tasks again."),
     "doctor": ("oq.cli.doctor:doctor", "Check settings, data folder, disk, port and model server."),
+    "token": ("oq.cli.token:token", "Make, list and revoke access tokens."),
     "config": ("oq.cli.settings:config", "Show the settings."),
     "completion": ("oq.cli.settings:completion", "Print the completion script of a shell."),
     "version": ("oq.cli.settings:version", "Print the version."),

@@ -70,7 +70,8 @@ def _examine(session: Session, port: int | None, deep: bool) -> Iterator[Finding
         if deep and (folder / "Data.fs").exists():
             yield _tasks(folder / "Data.fs")
     if not running:
-        yield _port(settings.server.host, settings.server.port)
+        yield _port(settings)
+    yield from _strangers(settings)
     for host in settings.hosts:
         yield _model_server(host.name, host.url, settings.ollama.connect_timeout)
 
@@ -81,9 +82,7 @@ def _server(session: Session, settings: Settings) -> tuple[bool, Finding]:
 
     address = session.address()
     try:
-        with Client(
-            address, token=settings.server.token, timeout=3.0, patience=Patience(retries=0)
-        ) as client:
+        with Client(address, token=session.token(), timeout=3.0, patience=Patience(retries=0)) as client:
             stats = client.status()
     except OqError as error:
         if error.code == "server_unreachable":
@@ -199,16 +198,43 @@ def _locked(path: Path) -> bool:
     return False
 
 
-def _port(host: str, port: int) -> Finding:
+def _port(settings: Settings) -> Finding:
+    from oq.web.exposure import check_exposed
+
+    host, port = settings.server.host, settings.server.port
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
+            check_exposed(settings, [probe.getsockname()[0]])
     except OSError as error:
         text = f"{host}:{port} cannot be used ({error.strerror or error}): stop what has it, or choose --port"
         return "fail", "port", text
+    except ConfigError as error:
+        return "fail", "port", error.message
     return "ok", "port", f"{host}:{port} is free"
+
+
+def _strangers(settings: Settings) -> Iterator[Finding]:
+    """Look at what lets people in and keeps others out."""
+    from oq.tokens import TokenFile
+    from oq.web.exposure import check_certificate
+
+    file = TokenFile(settings.queue.storage_path)
+    try:
+        if check_certificate(settings) is not None:
+            yield "ok", "TLS", f"certificate and key belong together: {settings.server.tls_cert}"
+        if file.state() is not None:
+            tokens = file.read()
+            mode = stat.S_IMODE(file.path.stat().st_mode)
+            if mode & 0o077:
+                text = f"{file.path} has mode {mode:04o}, others can get at it: chmod 600 {file.path}"
+                yield "warn", "tokens", text
+            else:
+                yield "ok", "tokens", f"{len(tokens)} in {file.path}"
+    except ConfigError as error:
+        yield "fail", "TLS" if error.key == "server.tls_cert" else "tokens", error.message
 
 
 def _model_server(name: str, url: str, timeout: float) -> Finding:

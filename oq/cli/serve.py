@@ -38,7 +38,9 @@ WEB_SECONDS = 1.5  # of that for connections that are still open
 @click.option("--workers", type=click.IntRange(1), help="Tasks that run at a time [default: 4].")
 @click.option("--paused", is_flag=True, help="Start no task until `oq resume`.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="The form of log lines.")
-@click.option("--insecure", is_flag=True, help="Allow other machines to reach a server without a token.")
+@click.option(
+    "--insecure", is_flag=True, help="Allow other machines to reach a server that asks for no token."
+)
 @pass_session
 def serve(session: Session, ollama_host: tuple[str, ...], paused: bool, insecure: bool, **given: Any) -> None:
     """Run the queue and its HTTP server until SIGTERM or Ctrl-C.
@@ -135,11 +137,15 @@ class _Server:
 
         from oq.engine import open_queue
         from oq.web import make_app, serve_app
-        from oq.web.serve import open_listeners
+        from oq.web.exposure import check_certificate, warning
+        from oq.web.serve import addresses_of, open_checked
 
         settings = self._settings
         # Before anything runs: a second server by mistake must not start tasks only to interrupt them.
-        for listener in await open_listeners(settings.server.host, settings.server.port):
+        check_certificate(settings)
+        listeners = await open_checked(settings)
+        beware = warning(settings, addresses_of(listeners))
+        for listener in listeners:
             await listener.aclose()
         async with open_queue(settings=settings, paused=self._paused) as queue:
             app, shutdown = make_app(queue, settings), trio.Event()
@@ -147,6 +153,8 @@ class _Server:
             async with trio.open_nursery() as nursery:
                 urls: list[str] = await nursery.start(partial(serve_app, app, settings, shutdown=shutdown))
                 self._tell(queue, urls)
+                if beware:
+                    log.warning("%s", beware)
                 nursery.start_soon(self._tell_hosts, queue)
                 await self._stop.wait()
                 try:

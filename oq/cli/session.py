@@ -57,7 +57,16 @@ class Session:
             return given
         server = self.settings.server
         host = "127.0.0.1" if server.host in ("0.0.0.0", "::", "") else server.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
+        scheme = "https" if server.tls_cert else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.port}"
+
+    def token(self) -> str | None:
+        """Return the token for that server: OQ_TOKEN, or the setting where the server is the settings' own."""
+        token = os.environ.get("OQ_TOKEN")
+        if token is None and not self._address_given():  # never tell one server's token to another
+            found: str | None = self.settings.server.token
+            return found
+        return token
 
     def _address_given(self) -> str | None:
         return self.server or os.environ.get("OQ_URL")
@@ -81,11 +90,8 @@ class Session:
     def _connect(self, retries: int, total: float) -> Client:
         from oq.client import Client, Patience
 
-        token = os.environ.get("OQ_TOKEN")
-        if token is None and not self._address_given():  # never tell one server's token to another
-            token = self.settings.server.token
         patience = Patience(retries=retries, total=total)
-        return Client(self.address(), token=token, timeout=self.timeout, patience=patience)
+        return Client(self.address(), token=self.token(), timeout=self.timeout, patience=patience)
 
     def close(self) -> None:
         if self._client is not None:

@@ -280,12 +280,12 @@ class AsyncClient:
                         try:
                             response = await self._http.send(request, stream=True)
                             outcome = _transport.answer(
-                                response, await response.aread() if response.is_error else b""
+                                response, await response.aread() if not response.is_success else b""
                             )
                         except httpx.HTTPError as error:
                             outcome = _transport.lost(error)
                             continue
-                        pieces = response.aiter_bytes() if not response.is_error else None
+                        pieces = response.aiter_bytes() if response.is_success else None
                     case Pause(seconds):
                         await anyio.sleep(seconds)
                     case _:

@@ -92,7 +92,10 @@ def named_error(code: str, message: str, field: str | None = None, status: int |
 
 
 def error_of(answer: Answer) -> OqError:
-    """Return what an answer of 400 and above means."""
+    """Return what an answer that is not 2xx means."""
+    if answer.status < 400:  # not followed: the token and the tasks are for the address that was given
+        place = answer.headers.get("location", "")[:200]
+        return ServerError(f"the server is at {place!r} now: use that address", answer.status)
     said = decode_error(answer.body) or RemoteError("", "")
     text = answer.body[:200].decode("utf-8", "replace")
     message = said.error or f"the server answered {answer.status}: {text!r}. Is it an oq server?"

@@ -117,7 +117,7 @@ def exchange(call: Call, patience: Patience, url: str) -> Flow[Answer]:
     tries = Tries(patience, url)
     while True:
         outcome = yield Send(call)
-        if isinstance(outcome, Answer) and outcome.status < 400:
+        if isinstance(outcome, Answer) and outcome.status < 300:
             return outcome
         yield Pause(tries.failed(call, outcome))
 

@@ -25,7 +25,7 @@ def follow(verbs: Verbs, id: str, offset: int = 0) -> Flow[None]:
             "GET", task_path(id, "stream"), params=[("offset", str(place.offset))], headers={"Accept": NDJSON}
         )
         outcome = yield Open(call)
-        if isinstance(outcome, Lost) or outcome.status >= 400:
+        if isinstance(outcome, Lost) or outcome.status >= 300:
             yield Pause(tries.failed(call, outcome))
             continue
         lines = Lines()
@@ -104,7 +104,7 @@ def events(verbs: Verbs, types: Any = None, after: str | int | None = None) -> F
         headers = {"Accept": SSE} | ({"Last-Event-ID": last} if last else {})
         call = verbs.call("GET", "/api/events", params=params, headers=headers)
         outcome = yield Open(call)
-        if not isinstance(outcome, Answer) or outcome.status >= 400:
+        if not isinstance(outcome, Answer) or outcome.status >= 300:
             yield Pause(tries.failed(call, outcome))
             continue
         if not live:

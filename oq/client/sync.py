@@ -251,12 +251,12 @@ class Client:
                                 _transport.request(self._http, call, self._timeout, True), stream=True
                             )
                             outcome = _transport.answer(
-                                response, response.read() if response.is_error else b""
+                                response, response.read() if not response.is_success else b""
                             )
                         except httpx.HTTPError as error:
                             outcome = _transport.lost(error)
                             continue
-                        pieces = response.iter_bytes() if not response.is_error else iter(())
+                        pieces = response.iter_bytes() if response.is_success else iter(())
                     case Pause(seconds):
                         time.sleep(seconds)
                     case _:

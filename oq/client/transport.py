@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,14 +46,30 @@ def check_url(url: str) -> str:
 
 def settings(url: str, timeout: float) -> dict[str, Any]:
     """Return the arguments of `httpx.Client` and `httpx.AsyncClient`."""
-    return {
+    parts = urlsplit(url)
+    found: dict[str, Any] = {
         "base_url": url,
         "timeout": httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS), pool=None),
         # httpcore leaks slots of a bounded pool when waiters are cancelled (its issue 1093): no bound.
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=8),
-        "trust_env": urlsplit(url).hostname not in LOOPBACK,  # no proxy knows the way to this machine itself
+        "trust_env": parts.hostname not in LOOPBACK,  # no proxy knows the way to this machine itself
+        "follow_redirects": False,  # the token and the tasks are for this server alone
         "headers": {"User-Agent": "oq-client"},
     }
+    if parts.scheme == "https":
+        found["verify"] = _certificates()
+    return found
+
+
+def _certificates() -> ssl.SSLContext:
+    """Return what is trusted: certifi's, or that of SSL_CERT_FILE or SSL_CERT_DIR, also for this machine itself."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        where = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+        raise ServerUnreachable(
+            f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR, {where}, cannot be read"
+        ) from error
 
 
 def request(

@@ -17,7 +17,6 @@ from oq.errors import ConfigError
 
 SEARCHED = ("./config.yaml", "~/.ollama-queue/config.yaml", "/etc/ollama-queue/config.yaml")
 LISTED = ("hosts", "clients")  # parts that are lists or tables, not settings with a name each
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,13 +261,6 @@ def _hosts(value: Any, origin: str, settings: Settings) -> tuple[HostSettings, .
 
 
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:
-    server = settings.server
-    if server.host not in _LOOPBACK and not server.token and not server.insecure:
-        origin = origins["server.host"]
-        raise ConfigError(
-            f"{origin}: server.host: {server.host!r} can be reached from other machines; set server.token, or allow "
-            "it with --insecure (server.insecure)", "server.host", origin,
-        )  # fmt: skip
     if settings.retry_config.max_delay < settings.retry_config.initial_delay:
         origin = origins["retry_config.max_delay"]
         raise ConfigError(

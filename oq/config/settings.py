@@ -213,9 +213,19 @@ class ServerSettings:
         high=1_000_000,
     )
     token: str | None = _setting(
-        None, OPTIONAL, "Bearer token that every request must carry; none: no check."
+        None, OPTIONAL, "A token for everything, beside those of `oq token`; with neither, none is asked for."
+    )
+    auth_failures: int = _setting(
+        10,
+        WHOLE,
+        "Wrong tokens from one address in a minute before it is refused with 429; 0 for no bound.",
+        low=0,
     )
     insecure: bool = _setting(False, SWITCH, "Allow an address other machines can reach without a token.")
+    tls_cert: str | None = _setting(
+        None, OPTIONAL, "Certificate chain (PEM): serve https in place of http. With server.tls_key."
+    )
+    tls_key: str | None = _setting(None, OPTIONAL, "Its private key (PEM, without a password).")
     allowed_hosts: tuple[str, ...] = _setting(
         (), NAMES, "Further Host names to answer to, besides the local ones."
     )

@@ -16,6 +16,7 @@ from werkzeug.routing.exceptions import WebsocketMismatch
 from oq.errors import OqError, TooLarge
 from oq.web.dropin import Dropin
 from oq.web.errors import HttpError, InternalError, MethodNotAllowed, NoSuchRoute, answer_of
+from oq.web.gate import Gate
 from oq.web.guard import Guard
 from oq.web.submit import Asgi, FastSubmit, Receive, Scope, Send
 
@@ -40,6 +41,7 @@ class OqApp(QuartTrio):
 
     Attributes:
         hub: what all monitors are told; there while the app is served.
+        gate: who may ask for what.
         stopping: set by the server that wants to stop: endless answers end, long polls answer at once.
     """
 
@@ -49,6 +51,7 @@ class OqApp(QuartTrio):
         super().__init__("oq.web", static_folder=None)
         self.queue = queue
         self.oq_settings = settings
+        self.gate = Gate(settings)
         self.stopping = trio.Event()
 
 
@@ -86,7 +89,11 @@ def make_app(queue: Queue, settings: Settings) -> OqApp:
     async def run_batches() -> None:
         app.nursery.start_soon(dropin.runner.run)
 
-    app.asgi_app = Guard(FastSubmit(dropin, queue), settings)  # type: ignore[method-assign,assignment]
+    @app.before_serving
+    async def watch_tokens() -> None:
+        app.nursery.start_soon(app.gate.run)
+
+    app.asgi_app = Guard(FastSubmit(dropin, queue), settings, app.gate)  # type: ignore[method-assign,assignment]
     return app
 
 

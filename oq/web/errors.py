@@ -26,6 +26,17 @@ class Forbidden(HttpError):
     code = "forbidden"
 
 
+class TooManyFailures(HttpError):
+    """Wrong tokens, one after the other; another try makes sense after *retry_after* seconds."""
+
+    status = 429
+    code = "too_many_failures"
+
+    def __init__(self, message: str, retry_after: float = 60.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class NoSuchRoute(HttpError):
     status = 404
     code = "no_such_route"

@@ -5,25 +5,26 @@ A thin ASGI wrapper, so that it costs microseconds and holds for every route, th
 - **Host**: a page that rebinds its own name to this address (DNS rebinding) still sends its own name as Host.
   Addresses, localhost and the configured names pass.
 - **Origin**: a browser says which page asks; a foreign page is refused.
-- **Token**: when one is set, everything but the page itself and /health needs it.
+- **Token**: `oq.web.gate`.
 - **Body**: counted as it arrives, so a chunked body cannot pass the limit; and read to its end (`oq.web.unread`).
+- **Headers**: every answer forbids a browser to do more with it than to show it to who asked.
 """
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import itertools
 import math
 import secrets
 import socket
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from oq.dropin.batches import ENDPOINTS
 from oq.dropin.native import TYPES
 from oq.errors import OqError, TooLarge
-from oq.web.errors import Forbidden, Unauthorized, answer_of
+from oq.web.errors import Forbidden, answer_of
+from oq.web.gate import Gate, Grant
 from oq.web.openai.errors import openai_answer_of
 from oq.web.submit import Answer, Asgi, Message, Receive, Scope, Send, send_answer
 from oq.web.unread import Body, closing, too_large
@@ -31,29 +32,36 @@ from oq.web.unread import Body, closing, too_large
 if TYPE_CHECKING:
     from oq.config import Settings
 
-OPEN_PATHS = frozenset({"/", "/health", "/favicon.ico"})  # no token needed: no data in them
-OPEN_PREFIX = "/static/"
 BLOBS, FILES = "/api/blobs/", "/v1/files"
 FORM_BYTES = 65_536  # of a multipart form around its file
 READ_WHOLE = frozenset(
     {"/api/tasks", *TYPES, *ENDPOINTS}
 )  # routes that read a body to its end before they answer
-TOKEN_IN_QUERY = frozenset({"/ws", "/api/events"})  # a browser cannot set headers for these
 REMEMBERED = 1000  # Host values known to be good
 REQUEST_ID_MAX = 128
 _LOCAL = frozenset({"localhost", socket.gethostname().lower()})
+# Of an answer that has no other. No Strict-Transport-Security: it would hold for all ports of the name, and on
+# localhost break whatever else is there.
+SAFE_HEADERS = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),  # prompts and answers are not for a browser's disk
+)
 
 
 class Guard:
     """See the module."""
 
-    def __init__(self, app: Asgi, settings: Settings) -> None:
+    def __init__(self, app: Asgi, settings: Settings, gate: Gate) -> None:
         server = settings.server
+        self._gate = gate
         self._app = app
         self._limit = server.max_body_bytes
         self._file_limit = settings.dropin.max_file_bytes + FORM_BYTES
-        self._token = server.token.encode() if server.token else None
-        self._client_tokens = [client.token.encode() for client in settings.clients if client.token]
         self._names = {name.lower() for name in (*server.allowed_hosts, server.host)} | _LOCAL
         self._any_host = "*" in server.allowed_hosts
         self._origins = {origin.lower().rstrip("/") for origin in server.allowed_origins}
@@ -66,15 +74,16 @@ class Guard:
         if kind not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        host = origin = token = request_id = length = None
+        host = origin = request_id = length = None
+        secrets_given: dict[bytes, bytes] = {}
         chunked = False
         for name, value in scope["headers"]:
             if name == b"host":
                 host = value
             elif name == b"origin":
                 origin = value
-            elif name == b"authorization":
-                token = value
+            elif name in (b"authorization", b"sec-websocket-protocol"):
+                secrets_given[name] = value
             elif name == b"content-length":
                 length = value
             elif name == b"transfer-encoding":
@@ -92,7 +101,7 @@ class Guard:
         async def named_send(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *extra]
+                message["headers"] = _safe([*message["headers"], *extra])
                 if body is not None and not body.ended:
                     await body.wait_ended()
                     if not body.ended:
@@ -101,11 +110,15 @@ class Guard:
             await send(message)
 
         preflight = scope.get("method") == "OPTIONS"
+        grant: Grant | None = None
         try:
             self._check_host(host)
             self._check_origin(origin, host)
-            if self._token is not None and not preflight:
-                self._check_token(scope, token)
+            if self._gate.required and not preflight:
+                address = (scope.get("client") or ("",))[0]
+                grant = self._gate.admit(
+                    scope.get("method", "GET"), scope["path"], scope["query_string"], secrets_given, address
+                )
             limit = self._limit_of(scope)
             if length is not None and length.isdigit() and int(length) > limit:
                 raise self._too_large(limit)
@@ -116,7 +129,8 @@ class Guard:
             await self._answer(Body(receive, self._limit), scope, named_send, _answer_of(scope, error))
             return
         if kind == "websocket":
-            await self._app(scope, receive, send)
+            with self._gate.holding(grant):
+                await self._app(scope, receive, send)
             return
         if preflight and origin is not None:
             await self._answer(Body(receive, self._limit), scope, named_send, (204, b"", _PREFLIGHT))
@@ -126,7 +140,10 @@ class Guard:
             await self._app(scope, receive, named_send)
             return
         body = Body(receive, limit)
-        await self._app(scope, body.receive, named_send)
+        with self._gate.holding(
+            grant if scope["method"] == "GET" else None
+        ):  # a change that began goes to its end
+            await self._app(scope, body.receive, named_send)
         if body.cut and not started:
             await self._answer(body, scope, named_send, _answer_of(scope, self._too_large(limit)))
         elif not body.ended:
@@ -181,22 +198,6 @@ class Guard:
         text = origin.decode("latin-1").lower().rstrip("/")
         return text in self._origins or "*" in self._origins
 
-    def _check_token(self, scope: Scope, given: bytes | None) -> None:
-        path: str = scope["path"]
-        if path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
-            return
-        scheme, _, value = (given or b"").partition(b" ")
-        if scheme.lower() != b"bearer":
-            value = b""
-            if path in TOKEN_IN_QUERY:
-                query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=100)
-                value = query.get("token", [""])[0].encode()
-        assert self._token is not None
-        known = [self._token, *self._client_tokens]
-        # Each is compared, so that the time taken says nothing of which fits.
-        if sum([hmac.compare_digest(value.strip(), token) for token in known]) == 0:
-            raise Unauthorized("this server wants a token: send Authorization: Bearer TOKEN (server.token)")
-
 
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, DELETE",
@@ -213,6 +214,11 @@ def _reads_all(scope: Scope) -> bool:
 
 def _answer_of(scope: Scope, error: OqError) -> Answer:
     return openai_answer_of(error) if scope["path"].startswith("/v1/") else answer_of(error)
+
+
+def _safe(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    there = {name for name, _ in headers}
+    return headers + [header for header in SAFE_HEADERS if header[0] not in there]
 
 
 def _sane(request_id: bytes) -> bool:
@@ -243,5 +249,7 @@ async def _deny_websocket(
         return
     status, body, headers = answer_of(error)
     fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-    await send({"type": "websocket.http.response.start", "status": status, "headers": [*fields, *extra]})
+    await send(
+        {"type": "websocket.http.response.start", "status": status, "headers": _safe([*fields, *extra])}
+    )
     await send({"type": "websocket.http.response.body", "body": body, "more_body": False})

@@ -18,6 +18,7 @@ from quart import websocket
 from oq.core.ids import format_id, parse_id
 from oq.errors import InvalidTask, OqError, SubscriberLagged, TooMany
 from oq.following import StreamText
+from oq.web.gate import SUBPROTOCOL
 from oq.web.hub import COUNTS_TICKS, TICK_SECONDS, Hub, Patch
 from oq.web.rest import this_app
 from oq.wire import Watch, error_json, frame_json, parse_watch
@@ -43,7 +44,8 @@ async def ws() -> None:
     """Serve one client."""
     # A local proxy, which the type checker sees as what it stands for, in one version of Quart and not in the next.
     app, connection = this_app(), cast(Any, websocket)._get_current_object()
-    await connection.accept()
+    offered = connection.requested_subprotocols
+    await connection.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
     client = Client(app, connection)
     try:
         with app.queue.subscriber():

@@ -12,11 +12,17 @@ from oq.core.model import Status
 from oq.core.waiting import TEXTS
 from oq.web.errors import STATUS
 from oq.web.openapi_dropin import DROPIN_PATHS
+from oq.web.scopes import needed
 from oq.web.series import FIELDS, WINDOWS
 from oq.wire import schemas
 from oq.wire.queries import ACTIONS, LIMIT_DEFAULT, LIMIT_MAX, SORTS, VIEWS
 
 Json = dict[str, Any]
+
+SECURITY = (
+    "Where a server asks for tokens. x-scope of a route is what its token must be allowed at least: read, submit or admin, "
+    "each including those before it."
+)
 
 _REF = "#/components/schemas/{name}"
 _TEXT: Json = {"type": "string"}
@@ -107,11 +113,16 @@ def _answers(good: dict[int, tuple[str, Json]], *bad: int) -> Json:
     found: Json = {str(s): {"description": text, "content": content} for s, (text, content) in good.items()}
     names = {
         400: "not JSON", 404: "no such task", 405: "wrong method", 409: "the task's state does not allow it",
-        413: "too large", 415: "not JSON by its Content-Type", 422: "wrong content", 429: "full; see Retry-After",
+        413: "too large", 415: "not JSON by its Content-Type", 422: "wrong content", 429: "full, or too many wrong tokens; see Retry-After",
         503: "busy, draining, or the disk refuses writes; see Retry-After", 507: "the disk is full",
     }  # fmt: skip
     for status in (*bad, 401, 403):
-        text = names.get(status) or {401: "no or wrong token", 403: "foreign Host or Origin"}[status]
+        text = (
+            names.get(status)
+            or {401: "no or wrong token", 403: "foreign Host or Origin, or the token's scope is too low"}[
+                status
+            ]
+        )
         found.setdefault(str(status), {"description": text, "content": _content(_ref("Error"))})
     return found
 
@@ -268,18 +279,28 @@ def _paths() -> Json:
     }  # fmt: skip
 
 
+def _with_scopes(paths: Json) -> Json:
+    """Say of each route which token it takes: OpenAPI 3.0 has scopes for OAuth alone, so they are in ``x-scope``."""
+    for path, item in paths.items():
+        for method, operation in item.items():
+            scope = needed(method.upper(), path)
+            operation["security"] = [] if scope is None else [{}, {"token": []}]
+            if scope is not None:
+                operation["x-scope"] = scope.word
+    return paths
+
+
 @cache
 def openapi_dict() -> Json:
     """Return the whole description."""
     return {
         "openapi": "3.0.3",
         "info": {"title": "oq (Ollama Queue)", "version": _version(), "license": {"name": "MIT"}},
-        "paths": _paths() | DROPIN_PATHS,
+        "paths": _with_scopes(_paths() | DROPIN_PATHS),
         "components": {
             "schemas": {**schemas(_REF), **_SCHEMAS},
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": SECURITY}},
         },
-        "security": [{}, {"token": []}],
         "x-error-codes": {kind.code: status for kind, status in STATUS.items()},
     }
 

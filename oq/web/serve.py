@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import ssl
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,7 @@ from hypercorn.typing import ConnectionState
 
 from oq.errors import ConfigError
 from oq.web.connection import Connection
+from oq.web.exposure import check_certificate, check_exposed
 from oq.web.unread import CUT
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 KEEP_ALIVE_SECONDS = 75.0  # longer than the 60 s that clients and proxies keep an idle connection
 KEEP_ALIVE_REQUESTS = 2**31  # Hypercorn would close each connection after 1000 requests
 FRAME_MAX = 4 * 2**20  # bytes of one WebSocket message from a client: two thousand ids fit many times
+HANDSHAKE_SECONDS = 10.0  # of TLS: a client that says nothing keeps a connection no longer
 LAST_SEND_SECONDS = 1.0  # for a client to take what is being sent when the server stops
 BACKLOG = 1024
 
@@ -39,12 +42,18 @@ BACKLOG = 1024
 class BoundedStream(trio.abc.HalfCloseableStream):
     """A socket stream whose sends end in time; see the module."""
 
-    def __init__(self, stream: trio.SocketStream, timeout: float, open_streams: set[BoundedStream]) -> None:
+    def __init__(
+        self,
+        stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
+        timeout: float,
+        open_streams: set[BoundedStream],
+    ) -> None:
         self._stream = stream
         self._timeout = timeout
         self._scope: trio.CancelScope | None = None
         self._open = open_streams
-        self.socket = stream.socket  # Hypercorn asks it for the addresses
+        # Hypercorn asks it for the addresses.
+        self.socket = (stream.transport_stream if isinstance(stream, trio.SSLStream) else stream).socket
         open_streams.add(self)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -67,11 +76,32 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         return await self._stream.receive_some(max_bytes)
 
     async def send_eof(self) -> None:
-        await self._stream.send_eof()
+        if not isinstance(self._stream, trio.SSLStream):  # TLS cannot be half closed
+            await self._stream.send_eof()
 
     async def aclose(self) -> None:
         self._open.discard(self)
         await self._stream.aclose()
+
+
+class SecureStream(BoundedStream):
+    """One with TLS: Hypercorn does the handshake of what has these methods, and says https then."""
+
+    def __init__(
+        self, stream: trio.SSLStream[trio.SocketStream], timeout: float, open_streams: set[BoundedStream]
+    ) -> None:
+        super().__init__(stream, timeout, open_streams)
+        self._secure = stream
+
+    @property
+    def transport_stream(self) -> trio.SocketStream:
+        return self._secure.transport_stream
+
+    async def do_handshake(self) -> None:
+        await self._secure.do_handshake()
+
+    def selected_alpn_protocol(self) -> str | None:
+        return self._secure.selected_alpn_protocol() or "http/1.1"
 
 
 async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
@@ -91,6 +121,22 @@ async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
         raise ConfigError(f"{port} is not a port: it must be 0 to 65535", key="server.port") from exc
 
 
+async def open_checked(settings: Settings) -> list[trio.SocketListener]:
+    """Listen where *settings* say, unless strangers could come in there; see `check_exposed`."""
+    listeners = await open_listeners(settings.server.host, settings.server.port)
+    try:
+        check_exposed(settings, addresses_of(listeners))
+    except ConfigError:
+        for listener in listeners:
+            listener.socket.close()
+        raise
+    return listeners
+
+
+def addresses_of(listeners: list[trio.SocketListener]) -> list[str]:
+    return [listener.socket.getsockname()[0] for listener in listeners]
+
+
 async def serve_app(
     app: OqApp,
     settings: Settings,
@@ -105,15 +151,16 @@ async def serve_app(
     `server.shutdown_grace` is cut; on cancellation at once. Either way it returns within about a second more.
     """
     server = settings.server
-    listeners = await open_listeners(server.host, server.port)
-    urls = [_url(server.host, listener) for listener in listeners]
     config = _config(settings)
+    tls = config.create_ssl_context()
+    listeners = await open_checked(settings)
+    urls = [_url(listener, "https" if tls else "http") for listener in listeners]
     wrapped = ASGIWrapper(cast(Any, app))
     context = WorkerContext(None)
     streams: set[BoundedStream] = set()
 
     async def handle(stream: trio.SocketStream) -> None:
-        bounded = BoundedStream(stream, server.send_timeout, streams)
+        bounded = _bounded(stream, tls, server.send_timeout, streams)
         try:
             with trio.CancelScope() as life:
                 state = ConnectionState({CUT: life.cancel})
@@ -156,10 +203,19 @@ async def serve_app(
         outer.cancel_scope.cancel()
 
 
-def _url(host: str, listener: trio.SocketListener) -> str:
+def _bounded(
+    stream: trio.SocketStream, tls: ssl.SSLContext | None, timeout: float, streams: set[BoundedStream]
+) -> BoundedStream:
+    if tls is None:
+        return BoundedStream(stream, timeout, streams)
+    secure = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
+    return SecureStream(secure, timeout, streams)
+
+
+def _url(listener: trio.SocketListener, scheme: str) -> str:
     address = listener.socket.getsockname()
     name = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"http://{name}:{address[1]}"
+    return f"{scheme}://{name}:{address[1]}"
 
 
 def _config(settings: Settings) -> Config:
@@ -168,6 +224,11 @@ def _config(settings: Settings) -> Config:
     config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
     config.websocket_max_message_size = FRAME_MAX
     config.include_server_header = False
+    config.ssl_handshake_timeout = HANDSHAKE_SECONDS
+    files = check_certificate(settings)
+    if files is not None:
+        config.certfile, config.keyfile = files
+        config.alpn_protocols = ["http/1.1"]
     config.errorlog = logger
     config.accesslog = logging.getLogger("oq.web.access") if settings.server.access_log else None
     return config

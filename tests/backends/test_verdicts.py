@@ -18,6 +18,7 @@ from tests.fake_ollama import (
     falls_silent,
     hangs_up,
     lines,
+    open_fake_ollama,
     resets,
     sends,
     status,
@@ -171,6 +172,15 @@ async def test_a_redirect_says_where_to(fake: FakeOllama, backend: OllamaBackend
     fake.script(status(308, "", plain=True, Location="https://elsewhere/"))
     _, error = await failed_attempt(backend, spec())
     assert "https://elsewhere/" in error.message
+
+
+async def test_a_redirect_is_not_followed(fake: FakeOllama, backend: OllamaBackend) -> None:
+    async with open_fake_ollama() as elsewhere:
+        for code in (301, 302, 303, 307, 308):
+            fake.script(status(code, "", plain=True, Location=f"{elsewhere.url}/api/chat"))
+            _, error = await failed_attempt(backend, spec())
+            assert "moved to" in error.message
+        assert elsewhere.requests == []
 
 
 async def test_a_long_error_is_shortened(fake: FakeOllama, backend: OllamaBackend) -> None:

@@ -220,7 +220,7 @@ class Client:
 
     def _stream(self, server: Server, life: int) -> None:
         known = self._any(finished=False)
-        if known.due is not None and known.due > time.time() or self._ledger.paused is not False:
+        if (known.due is not None and known.due > time.time()) or self._ledger.paused is not False:
             return  # its text would be long in coming
         assert known.id is not None
         told = server.follow(known.id, self.luck.choice((0, 1, 100)))

@@ -17,7 +17,7 @@ import trio
 from fake_ollama import FakeOllama, open_fake_ollama
 
 ROOT = Path(__file__).parents[2]
-LISTENS = re.compile(r"listens on (http://\S+)")
+LISTENS = re.compile(r"listens on (https?://\S+)")
 
 
 @contextmanager

@@ -337,3 +337,11 @@ def test_the_token_is_sent():
 
     with Client("http://oq.test", token="secret", transport=httpx.MockTransport(answer)) as client:
         assert client.status().queues_by_priority == {5: 3}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(serve, status):
+    client, script = serve(reply(status, {}, Location="http://elsewhere.example/api/status"))
+    with pytest.raises(errors.ServerError, match=r"elsewhere\.example"):
+        client.status()
+    assert len(script.requests) == 1

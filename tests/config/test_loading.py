@@ -83,7 +83,6 @@ def test_every_setting_can_come_from_its_oq_variable(tmp_path: Path) -> None:
         ("ollama:\n  timeout: soon", "ollama.timeout", "a duration"),
         ("ollama:\n  host: 'ftp://x'", "ollama.host", "an address"),
         ("logging:\n  level: loud", "logging.level", "one of debug"),
-        ("server:\n  host: 0.0.0.0", "server.host", "--insecure"),
         ("server:\n  access_log: maybe", "server.access_log", "true or false"),
         ("retry_config:\n  max_delay: 10ms", "retry_config.max_delay", "must not be below"),
         ("hosts: 5", "hosts", "must be a list"),
@@ -153,6 +152,11 @@ def test_several_hosts_each_have_their_slots(tmp_path: Path) -> None:
     loaded = load(tmp_path, "hosts:\n- {name: big, url: a, slots: 8}\n- url: b\nqueue:\n  max_workers: 3\n")
 
     assert [(host.name, host.slots) for host in loaded.settings.hosts] == [("big", 8), ("host-2", 3)]
+
+
+def test_by_default_only_this_machine_can_connect(tmp_path: Path) -> None:
+    server = load(tmp_path, "").settings.server
+    assert (server.host, server.insecure) == ("127.0.0.1", False)
 
 
 def test_a_token_allows_another_address_and_is_not_shown(tmp_path: Path) -> None:

@@ -19,6 +19,12 @@ from oq.store import open_journal
 from oq.web.app import OqApp, make_app
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default data folder, where a server looks for tokens, is not that of whoever runs the tests."""
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
 class House:
     """Queue, app and client together."""
 

@@ -73,12 +73,20 @@ async def test_a_friendly_page_may_post_and_its_browser_is_told_so(autojump_cloc
 
 async def knock(house: House, query: bytes = b"", **headers: str) -> list[dict[str, Any]]:
     """Ask for the WebSocket by plain ASGI; return what the app sends at first."""
+    return await knock_with(house, [], query, **headers)
+
+
+async def knock_with(
+    house: House, subprotocols: list[str], query: bytes = b"", **headers: str
+) -> list[dict[str, Any]]:
+    if subprotocols:
+        headers["Sec-WebSocket-Protocol"] = ", ".join(subprotocols)
     sent: list[dict[str, Any]] = []
     connecting: list[dict[str, Any]] = [{"type": "websocket.connect"}]
     scope = {
         "type": "websocket", "path": "/ws", "query_string": query, "scheme": "ws", "http_version": "1.1",
         "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
-        "subprotocols": [], "extensions": {"websocket.http.response": {}}, "asgi": {"spec_version": "2.3"},
+        "subprotocols": subprotocols, "extensions": {"websocket.http.response": {}}, "asgi": {"spec_version": "2.3"},
     }  # fmt: skip
     with trio.CancelScope() as scope_of_app:
 

@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from oq.config import settings_from
 from oq.engine import open_queue_from
 from oq.errors import ConfigError
 from oq.store import open_journal
+from oq.tokens import Scope, TokenFile
 from oq.web.app import OqApp, make_app
 from oq.web.serve import serve_app
 
@@ -293,3 +295,16 @@ async def test_garbage_on_the_wire_is_a_4xx_or_a_close_and_the_server_lives(garb
                 answer = await stream.receive_some()
             assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
         assert (await server.ask(request("GET", "/health"))).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+async def test_an_address_for_other_machines_needs_tokens_or_consent(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ConfigError, match="oq token create") as caught:
+        await serve_app(object(), settings_from(port=0, server__host=host, storage_path=tmp_path))  # type: ignore[arg-type]
+    assert caught.value.key == "server.host"
+    for changes in ({"insecure": True}, {"token": "x"}):
+        async with running(server__host=host, storage_path=tmp_path, **changes) as server:
+            assert server.port
+    TokenFile(tmp_path).create("a", Scope.READ, 0.0)
+    async with running(server__host=host, storage_path=tmp_path) as server:
+        assert server.port
