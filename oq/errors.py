@@ -11,7 +11,7 @@
     ├── QueueBusy              the intake channel stayed full
     ├── QueueClosed            draining or stopped
     ├── TooLarge               a request, a batch or a result past its limit
-    ├── TooMany                too many subscribers
+    ├── TooMany                too many subscribers, connections, or requests in a second
     ├── SubscriberLagged       a subscriber that fell behind and was cut off
     ├── TaskFailed             raised by `result()` of a task that failed
     ├── TaskCancelled          raised by `result()` of a task that was cancelled

@@ -74,6 +74,7 @@ def run(settings: Settings, *, paused: bool = False, quiet: bool = False) -> int
     import trio
 
     from oq import logs
+    from oq.web.places import raise_file_limit
 
     try:
         logs.set_up(settings.logging)
@@ -81,6 +82,9 @@ def run(settings: Settings, *, paused: bool = False, quiet: bool = False) -> int
         raise ConfigError(
             f"the log file {settings.logging.file} cannot be written: {error.strerror}", "logging.file"
         ) from error
+    before, after = raise_file_limit()
+    if after > before:
+        log.info("the limit of open files was %d and is %d now", before, after)
     server = _Server(settings, paused=paused, quiet=quiet)
     trio.run(server.run)
     if server.error is not None:

@@ -202,6 +202,32 @@ class ServerSettings:
     max_subscribers: int = _setting(
         1000, WHOLE, "Most event and WebSocket subscribers at a time; more are refused with 429.", low=1
     )
+    max_connections: int = _setting(
+        16_384,
+        WHOLE,
+        "Most connections at a time, and no more than the limit of open files allows; then the longest idle one is "
+        "closed for a new one, and if none is idle the new one is refused with 429.",
+        low=8,
+    )
+    header_timeout: float = _setting(
+        30.0, DURATION, "How long the head of a request may take to arrive; more is 408.", low=0.05
+    )
+    body_timeout: float = _setting(
+        120.0, DURATION, "How long the body of a request may take to arrive; more is 408.", low=0.05
+    )
+    max_body_memory: int = _setting(
+        256 * 2**20,
+        SIZE,
+        "Bodies in memory at a time, all together, where they come in more than one piece; more is 503. At least "
+        "server.max_body_bytes.",
+        low=0,
+    )
+    rate_limit: float = _setting(
+        0.0,
+        NUMBER,
+        "Requests a second from one address, or with one token; more is 429 after a second's worth. 0: no bound.",
+        low=0,
+    )
     send_timeout: float = _setting(
         10.0, DURATION, "A client that takes no byte for this long is disconnected.", low=0.1
     )

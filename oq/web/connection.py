@@ -4,6 +4,10 @@ Measured with 64 connections that post single tasks, Hypercorn 0.18 starts and c
 each request, sets up a read timeout that oq does not use, and hands an answer to the socket in three pieces, the last
 one empty: together about a sixth of the CPU of a request. And a connection that the client closes stays in memory
 until the idle timeout ends.
+
+It also holds the client to its word: a request that does not arrive in time (`oq.web.patience`), or whose body finds
+no room (`oq.web.places`), is answered and the connection closed. HTTP/2 is not spoken: nothing here needs it, and
+these bounds would not hold for its streams.
 """
 
 from __future__ import annotations
@@ -12,8 +16,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+
+from oq.errors import OqError, QueueBusy
+from oq.web.patience import BODY, Patience, raw_answer
+from oq.web.places import Places
+
+NO_ROOM = QueueBusy("the server has too many large requests at once (server.max_body_memory); try again")
+LAST_WORD_SECONDS = 1.0  # for the answer of a client that is refused
+READ_ON_SECONDS = 5.0  # so that it sees the answer and not a reset
 
 
 class IdleWatch:
@@ -23,7 +35,8 @@ class IdleWatch:
     busy is an assignment.
     """
 
-    def __init__(self, timeout: float, terminated: Any) -> None:
+    def __init__(self, timeout: float, terminated: Any, places: Places, end: Callable[[], None]) -> None:
+        self._places, self._end = places, end
         self._timeout = timeout
         self._terminated = terminated
         self._since: float | None = None
@@ -32,6 +45,7 @@ class IdleWatch:
 
     async def restart(self, task_group: Any, _action: object) -> None:
         """The connection is idle from now on."""
+        self._places.idle(self, self._end)
         self._since = trio.current_time()
         if self._scope is None:
             self._scope = trio.CancelScope()
@@ -39,10 +53,12 @@ class IdleWatch:
 
     async def stop(self) -> None:
         """The connection is busy."""
+        self._places.busy(self)
         self._since = None
 
     def end(self) -> None:
         """The connection is closed."""
+        self._places.busy(self)
         if self._scope is not None:
             self._scope.cancel()
 
@@ -61,12 +77,25 @@ class IdleWatch:
 
 
 class Connection(TCPServer):
-    """See the module."""
+    """See the module. *end* closes it at once, from outside of it."""
 
-    def __init__(self, app: Any, config: Any, context: Any, state: Any, stream: Any) -> None:
+    def __init__(
+        self,
+        app: Any,
+        config: Any,
+        context: Any,
+        state: Any,
+        stream: Any,
+        *,
+        patience: Patience,
+        places: Places,
+        end: Callable[[], None],
+    ) -> None:
         super().__init__(app, config, context, state, stream)
         self._head = b""
-        watch = IdleWatch(config.keep_alive_timeout, context.terminated)
+        self._patience, self._places = patience, places
+        self._held = 0  # bytes of the body of the request at hand
+        watch = IdleWatch(config.keep_alive_timeout, context.terminated, places, end)
         watch.close = self._initiate_server_close
         self.idle_task: Any = watch
 
@@ -80,14 +109,26 @@ class Connection(TCPServer):
             if not data:
                 return
             event = RawData(data=data)
+        elif isinstance(event, Updated) and event.idle:
+            self._release()
         await super().protocol_send(event)
 
     async def _read_data(self) -> None:
+        protocol: Any = self.protocol.protocol
+        protocol._check_protocol = _stay
         try:
             while True:
+                deadline = self._patience.deadline(protocol)
                 try:
-                    data = await self.stream.receive_some(MAX_RECV)
+                    with trio.CancelScope(deadline=deadline) as scope:
+                        data = await self.stream.receive_some(MAX_RECV)
                 except (trio.ClosedResourceError, trio.BrokenResourceError):
+                    break
+                if scope.cancelled_caught:
+                    await self._refuse(self._patience.too_slow())
+                    break
+                if self._patience.part is BODY and not self._hold(len(data)):
+                    await self._refuse(NO_ROOM)
                     break
                 await self.protocol.handle(RawData(bytes(data)))
                 if not data:
@@ -95,3 +136,31 @@ class Connection(TCPServer):
             await self.protocol.handle(Closed())
         finally:
             self.idle_task.end()
+            self._release()
+
+    def _hold(self, count: int) -> bool:
+        if not self._places.hold(count):
+            return False
+        self._held += count
+        return True
+
+    def _release(self) -> None:
+        if self._held:
+            self._places.release(self._held)
+            self._held = 0
+
+    async def _refuse(self, error: OqError) -> None:
+        """Say why, if the client can still be told, and give it a moment to read that."""
+        with trio.move_on_after(LAST_WORD_SECONDS):
+            async with self.send_lock:
+                told = self._patience.may_answer(self.protocol.protocol)
+                if told:
+                    await self.stream.send_all(raw_answer(error))
+        await self.protocol.handle(Closed())
+        with trio.move_on_after(READ_ON_SECONDS if told else 0):
+            while await self.stream.receive_some(MAX_RECV):
+                pass
+
+
+async def _stay(_request: object) -> None:
+    """Take the place of Hypercorn's change to HTTP/2."""

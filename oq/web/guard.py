@@ -6,6 +6,7 @@ A thin ASGI wrapper, so that it costs microseconds and holds for every route, th
   Addresses, localhost and the configured names pass.
 - **Origin**: a browser says which page asks; a foreign page is refused.
 - **Token**: `oq.web.gate`.
+- **Rate**: `oq.web.rate`, after the token, so that nobody is counted under a token that is not theirs.
 - **Body**: counted as it arrives, so a chunked body cannot pass the limit; and read to its end (`oq.web.unread`).
 - **Headers**: every answer forbids a browser to do more with it than to show it to who asked.
 """
@@ -17,6 +18,7 @@ import itertools
 import math
 import secrets
 import socket
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -26,6 +28,7 @@ from oq.errors import OqError, TooLarge
 from oq.web.errors import Forbidden, answer_of
 from oq.web.gate import Gate, Grant
 from oq.web.openai.errors import openai_answer_of
+from oq.web.rate import RateLimit
 from oq.web.submit import Answer, Asgi, Message, Receive, Scope, Send, send_answer
 from oq.web.unread import Body, closing, too_large
 
@@ -66,6 +69,7 @@ class Guard:
         self._any_host = "*" in server.allowed_hosts
         self._origins = {origin.lower().rstrip("/") for origin in server.allowed_origins}
         self._good_hosts: set[bytes] = set()
+        self._rate = RateLimit(server.rate_limit, time.monotonic) if server.rate_limit else None
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
 
@@ -114,11 +118,13 @@ class Guard:
         try:
             self._check_host(host)
             self._check_origin(origin, host)
+            address = (scope.get("client") or ("",))[0]
             if self._gate.required and not preflight:
-                address = (scope.get("client") or ("",))[0]
                 grant = self._gate.admit(
                     scope.get("method", "GET"), scope["path"], scope["query_string"], secrets_given, address
                 )
+            if self._rate is not None:
+                self._rate.check(address if grant is None else grant)
             limit = self._limit_of(scope)
             if length is not None and length.isdigit() and int(length) > limit:
                 raise self._too_large(limit)

@@ -20,9 +20,11 @@ from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from oq.errors import ConfigError
+from oq.errors import ConfigError, TooMany
 from oq.web.connection import Connection
 from oq.web.exposure import check_certificate, check_exposed
+from oq.web.patience import Patience, raw_answer
+from oq.web.places import Places, connections_at_most
 from oq.web.unread import CUT
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ FRAME_MAX = 4 * 2**20  # bytes of one WebSocket message from a client: two thous
 HANDSHAKE_SECONDS = 10.0  # of TLS: a client that says nothing keeps a connection no longer
 LAST_SEND_SECONDS = 1.0  # for a client to take what is being sent when the server stops
 BACKLOG = 1024
+FULL = TooMany("the server has as many busy connections as it takes (server.max_connections); try again")
 
 
 class BoundedStream(trio.abc.HalfCloseableStream):
@@ -159,13 +162,26 @@ async def serve_app(
     context = WorkerContext(None)
     streams: set[BoundedStream] = set()
 
+    most = connections_at_most(server.max_connections)
+    if most < server.max_connections:
+        logger.info("%d connections at most: the limit of open files allows no more", most)
+    places = Places(most, max(server.max_body_memory, server.max_body_bytes))
+
     async def handle(stream: trio.SocketStream) -> None:
+        if not places.take():
+            await _refuse(stream, tls is not None)
+            return
         bounded = _bounded(stream, tls, server.send_timeout, streams)
         try:
             with trio.CancelScope() as life:
                 state = ConnectionState({CUT: life.cancel})
-                await Connection(wrapped, config, context, state, cast(Any, bounded)).run()
+                connection = Connection(
+                    wrapped, config, context, state, cast(Any, bounded),
+                    patience=Patience(server), places=places, end=life.cancel,
+                )  # fmt: skip
+                await connection.run()
         finally:
+            places.leave()
             streams.discard(bounded)
             stream.socket.close()  # Hypercorn's own close does not get that far when it is cancelled
 
@@ -201,6 +217,17 @@ async def serve_app(
         with trio.move_on_after(LAST_SEND_SECONDS):
             await lifespan.wait_for_shutdown()
         outer.cancel_scope.cancel()
+
+
+async def _refuse(stream: trio.SocketStream, encrypted: bool) -> None:
+    """Tell a client for which there is no place; it gets no second thought, and no TLS handshake."""
+    with trio.move_on_after(LAST_SEND_SECONDS):
+        try:
+            if not encrypted:
+                await stream.send_all(raw_answer(FULL))
+        except trio.BrokenResourceError:
+            pass
+    await trio.aclose_forcefully(stream)
 
 
 def _bounded(
