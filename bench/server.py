@@ -81,12 +81,14 @@ class FakeModel:
 class Server:
     """`oq serve` from the checkout *tree*."""
 
-    def __init__(self, tree: Path, folder: str, model_port: int, workers: int, *flags: str) -> None:
+    def __init__(
+        self, tree: Path, folder: str, model_port: int, workers: int, *flags: str, **env: str
+    ) -> None:
         self.port = free_port()
         environ = {
             name: value for name, value in os.environ.items() if not name.startswith(("OQ_", "QUEUE_"))
         }
-        environ["PYTHONPATH"] = str(tree)
+        environ |= {"PYTHONPATH": str(tree), **env}
         command = [sys.executable, "-m", "oq", "--data-dir", folder, "serve", "--port", str(self.port)]
         command += ["--ollama-host", f"http://127.0.0.1:{model_port}", "--workers", str(workers), *flags]
         # The log goes to a file, as it does in production.

@@ -47,6 +47,13 @@ class MethodNotAllowed(HttpError):
     code = "method_not_allowed"
 
 
+class TooSlow(HttpError):
+    """A request that did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class UnsupportedMediaType(HttpError):
     status = 415
     code = "unsupported_media_type"

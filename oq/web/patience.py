@@ -14,19 +14,12 @@ import trio
 from hypercorn.protocol.h11 import H11Protocol
 
 from oq.errors import OqError
-from oq.web.errors import HttpError, answer_of
+from oq.web.errors import TooSlow, answer_of
 
 if TYPE_CHECKING:
     from oq.config.settings import ServerSettings
 
 HEAD, BODY = "head", "body"
-
-
-class TooSlow(HttpError):
-    """A request that did not arrive in time."""
-
-    status = 408
-    code = "request_timeout"
 
 
 class Patience:
