@@ -116,9 +116,13 @@ class Connection(TCPServer):
     async def _read_data(self) -> None:
         protocol: Any = self.protocol.protocol
         protocol._check_protocol = _stay
+        data: bytes | bytearray = b""
         try:
             while True:
                 deadline = self._patience.deadline(protocol)
+                if self._patience.part is BODY and not self._hold(len(data)):
+                    await self._refuse(NO_ROOM)
+                    break
                 try:
                     with trio.CancelScope(deadline=deadline) as scope:
                         data = await self.stream.receive_some(MAX_RECV)
@@ -126,9 +130,6 @@ class Connection(TCPServer):
                     break
                 if scope.cancelled_caught:
                     await self._refuse(self._patience.too_slow())
-                    break
-                if self._patience.part is BODY and not self._hold(len(data)):
-                    await self._refuse(NO_ROOM)
                     break
                 await self.protocol.handle(RawData(bytes(data)))
                 if not data:
@@ -151,6 +152,7 @@ class Connection(TCPServer):
 
     async def _refuse(self, error: OqError) -> None:
         """Say why, if the client can still be told, and give it a moment to read that."""
+        self._release()  # now: what there is of the body is forgotten as soon as the app hears of it
         with trio.move_on_after(LAST_WORD_SECONDS):
             async with self.send_lock:
                 told = self._patience.may_answer(self.protocol.protocol)
