@@ -11,7 +11,9 @@ import click
 import msgspec
 
 from oq.cli import exits, inputs
+from oq.cli.batch_run import Fields, Run, run_tasks
 from oq.cli.filters import chosen, filter_flags
+from oq.cli.openai_batch import is_openai_batch, run_openai_batch
 from oq.cli.output import TASK_COLUMNS, emit, plain, print_line, print_table, progress, task_row
 from oq.cli.session import Command, Session, pass_session
 from oq.client import TaskHandle
@@ -24,7 +26,6 @@ GROUP = 1000  # tasks submitted together, so that a bar can move and memory stay
 ASKED = ("type", "model", "payload", "options", "keep_alive", "priority", "max_retries", "timeout", "tags")
 ENDED = tuple(f'"{status}"'.encode() for status in ("completed", "failed", "cancelled"))
 
-Fields = dict[str, msgspec.Raw]
 Submitted = TaskHandle | OqError
 
 
@@ -32,11 +33,51 @@ Submitted = TaskHandle | OqError
 @click.argument("file", default="-")
 @click.option("--atomic", is_flag=True, help="All or none: one wrong task, and nothing is submitted.")
 @click.option("--wait", is_flag=True, help="Wait for all of them and print how they ended.")
+@click.option(
+    "--results",
+    metavar="OUT",
+    help="Wait, and write a result for each line to the file OUT, in the order of FILE.",
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on with a run with these results that ended early; nothing runs twice."
+)
 @pass_session
-def batch(session: Session, file: str, atomic: bool, wait: bool) -> None:
-    """Submit the tasks in FILE (or -): a JSON array, or one JSON object a line, as POST /api/tasks takes them."""
-    handles = _submit_all(session, read_tasks(file), atomic)
-    _report(session, handles, wait)
+def batch(session: Session, file: str, atomic: bool, wait: bool, results: str | None, resume: bool) -> None:
+    """Submit the tasks in FILE (or -): a JSON array, or one JSON object a line, as POST /api/tasks takes them.
+
+    With --results, the lines may be those of an OpenAI batch, too.
+    """
+    text = read_file(file)
+    tasks = tasks_in(text, file)
+    if results is not None:
+        if atomic:
+            raise click.UsageError("--atomic submits all at once and --results in parts: give one of them")
+        raise SystemExit(_run(session, text, tasks, results, resume))
+    if resume:
+        raise click.UsageError("--resume needs --results: beside that file it is kept how far a run is")
+    if is_openai_batch(tasks):
+        raise click.UsageError(
+            "these are requests of an OpenAI batch: say with --results where their results go"
+        )
+    _report(session, _submit_all(session, tasks, atomic), wait)
+
+
+def _run(session: Session, text: str, tasks: list[Fields | InvalidTask], results: str, resume: bool) -> int:
+    run = Run(results, text, resume)
+    if run.complete:
+        session.say(f"{results} is complete")
+        return exits.OK
+    session.client.status()  # a wrong address is told at once, a server that goes away is waited for
+    session.endure()
+    try:
+        code = (run_openai_batch if is_openai_batch(tasks) else run_tasks)(session, tasks, run)
+    except KeyboardInterrupt:
+        session.say("what is submitted runs on; the same command with --resume goes on from here")
+        raise
+    except OSError as error:
+        raise click.ClickException(f"cannot write {results!r}: {error.strerror}; see --resume") from error
+    session.say(f"{len(tasks)} results in {results}")
+    return code
 
 
 @click.command(cls=Command)
@@ -75,7 +116,7 @@ def export(session: Session, target: str, **which: Any) -> None:
 def import_tasks(session: Session, file: str, unfinished: bool) -> None:
     """Submit exported tasks again, as new ones."""
     tasks: list[Fields | InvalidTask] = []
-    for task in read_tasks(file):
+    for task in tasks_in(read_file(file), file):
         if isinstance(task, InvalidTask):
             tasks.append(task)
         elif not unfinished or bytes(task.get("status", b"")) not in ENDED:
@@ -83,14 +124,18 @@ def import_tasks(session: Session, file: str, unfinished: bool) -> None:
     _report(session, _submit_all(session, tasks, atomic=False), wait=False)
 
 
-def read_tasks(file: str) -> list[Fields | InvalidTask]:
+def read_file(file: str) -> str:
+    """Return the text of a file of tasks; ``-`` is what comes through the pipe."""
+    if file == "-" and sys.stdin.isatty():
+        raise click.UsageError("give a file, or the tasks through a pipe")
+    return inputs.read_text("-") if file == "-" else inputs.read_text(f"@{file}")
+
+
+def tasks_in(text: str, file: str) -> list[Fields | InvalidTask]:
     """Return the objects of a JSON array or of NDJSON, or in the place of one what is wrong with it.
 
     The fields' values stay the JSON that they are in the file.
     """
-    if file == "-" and sys.stdin.isatty():
-        raise click.UsageError("give a file, or the tasks through a pipe")
-    text = inputs.read_text("-") if file == "-" else inputs.read_text(f"@{file}")
     if text.lstrip()[:1] == "[":
         try:
             items = msgspec.json.decode(text, type=list[msgspec.Raw])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -177,6 +177,20 @@ class AsyncClient:
     async def health(self) -> dict[str, Any]:
         """Return what the server says of itself; raises while it is not ready."""
         return await self._run(self._verbs.health())
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeatable: bool | None = None,
+    ) -> Answer:
+        """Make any call of the HTTP API and return status, headers and body; raises for 400 and above.
+
+        *repeatable*: a second one does no harm, so it is made when the first one's answer is lost; None: if it is a GET.
+        """
+        return await self._run(self._verbs.ask(method, path, body, headers=headers, repeatable=repeatable))
 
     def subscribe(
         self, types: Iterable[str] | None = None, after: str | int | None = None

@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -153,6 +153,20 @@ class Client:
     def health(self) -> dict[str, Any]:
         """Return what the server says of itself; raises while it is not ready."""
         return self._run(self._verbs.health())
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeatable: bool | None = None,
+    ) -> Answer:
+        """Make any call of the HTTP API and return status, headers and body; raises for 400 and above.
+
+        *repeatable*: a second one does no harm, so it is made when the first one's answer is lost; None: if it is a GET.
+        """
+        return self._run(self._verbs.ask(method, path, body, headers=headers, repeatable=repeatable))
 
     def subscribe(self, types: Iterable[str] | None = None, after: str | int | None = None) -> Subscription:
         """Return events as they happen; live once the ``with`` block is entered.
