@@ -22,7 +22,7 @@ from oq.core.model import NORMAL, SETTING, TaskSpec, TaskType
 from oq.errors import InvalidTask
 from oq.wire.payloads import check_keep_alive, check_options, check_payload
 from oq.wire.requests import KEY_MAX, MODEL_MAX, RETRIES_MAX, TAG_MAX, TAGS_MAX
-from oq.wire.scalars import parse_duration, parse_priority, parse_time
+from oq.wire.scalars import parse_duration, parse_guard, parse_priority, parse_time
 
 __all__ = ["assistant", "chat", "embed", "generate", "system", "tool", "user"]
 
@@ -46,6 +46,8 @@ class Common(TypedDict, total=False):
         keep_alive: how long the model stays loaded afterwards, as the model server spells it.
         truncate: whether the model server may cut an input that is too long.
         idempotency_key: the same key with the same task, submitted again, is the same task.
+        guard: what to do about an answer that is cut or not the JSON asked for: ``"report"`` in the task's `warnings`,
+            ``"retry"`` once, with a larger context if that was it, and then fail, or ``"fail"``.
         extra: further fields of the model server's request, passed on unchanged.
     """
 
@@ -59,6 +61,7 @@ class Common(TypedDict, total=False):
     keep_alive: float | str | None
     truncate: bool | None
     idempotency_key: str | None
+    guard: str
     extra: Mapping[str, Any] | None
 
 
@@ -202,6 +205,7 @@ def _task(type: TaskType, model: str, payload: dict[str, Any], common: Common) -
         delay=None if delay is None else _seconds(delay, "delay"),
         tags=_tags(common.get("tags") or ()),
         idempotency_key=_key(common.get("idempotency_key")),
+        guard=parse_guard(common.get("guard", "report")),
     )
 
 

@@ -187,7 +187,7 @@ async def _run_actors(
             payloads.committed(step)
 
     ids = IdSource(secrets.randbits(8), recovered.last_key)
-    workers = Workers(backends, payloads, journal, read, settings.ollama.timeout)
+    workers = Workers(backends, payloads, journal, read, settings.ollama.timeout, _validates)
     queue = Queue(
         settings,
         epoch=secrets.token_hex(4),
@@ -297,3 +297,9 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 __all__ = ["inline", "make_schedule", "open_queue", "open_queue_from"]
+
+
+def _validates(schema: bytes, text: str) -> bool | None:
+    from oq.schemas import validates  # takes 0.1 s to import, and most queues never need it
+
+    return validates(schema, text)

@@ -9,6 +9,7 @@ from typing import assert_never
 
 import trio
 
+from oq.core import guard
 from oq.core.ids import format_id
 from oq.core.messages import Chunk, Finished, Inbound, Interrupt, Probe, Probed, Run, Start, Stop
 from oq.core.model import Failed, Interrupted, Outcome, Refusal, Succeeded, TaskSpec, gist
@@ -22,7 +23,7 @@ TIMEOUT_RETRIES = 1  # an answer that ran out of time once will do so again, unl
 
 
 class Workers:
-    """What an attempt needs. *timeout* bounds a whole attempt in seconds, unless the task says otherwise; 0: none."""
+    """What an attempt needs. *validate* checks JSON schemas. *timeout* bounds a whole attempt in seconds, unless the task says otherwise; 0: none."""
 
     def __init__(
         self,
@@ -31,12 +32,14 @@ class Workers:
         journal: Journal,
         offload: Offload,
         timeout: float,
+        validate: guard.Validate,
     ) -> None:
         self._backends = backends
         self._payloads = payloads
         self._journal = journal
         self._offload = offload
         self._timeout = timeout
+        self._validate = validate
 
     async def run(
         self,
@@ -78,7 +81,7 @@ class Workers:
         try:
             with trio.fail_after(timeout or float("inf")):
                 spec = self._payloads.get(run.key) or await self._load(run.key)
-                return await self._converse(run, spec, events)
+                return await self._converse(run, guard.after(spec, run.refused), events)
         except trio.TooSlowError:
             return Failed(
                 f"no complete answer within {timeout:g} s (ollama.timeout, or the task's own timeout)",
@@ -111,8 +114,16 @@ class Workers:
                     await events.send(Chunk(run.key, run.attempt, piece.text, piece.kind, piece.line))
         if result is None:
             return Failed("the model server's answer has no end", "incomplete", retryable=True, retry_limit=2)
-        # Embeddings may be large and have neither.
-        return Succeeded(result) if run.type == "embed" else Succeeded(result, *gist(result))
+        if run.type == "embed":
+            return Succeeded(result)  # it may be large, and has neither text nor end
+        if guard.asks_for_json(spec):  # a schema may take its time
+            judgement = await self._offload(guard.judge, spec, result, self._validate)
+        else:
+            judgement = guard.judge(spec, result, self._validate)
+        if judgement.findings and spec.guard != "report":
+            again = spec.guard == "retry" and judgement.may_help and not run.refused
+            return Failed(guard.words_of(judgement.findings), judgement.findings[0], retryable=again)
+        return Succeeded(result, *gist(result), judgement.findings)
 
 
 async def _report(inbox: trio.MemorySendChannel[Inbound | Stop], message: Finished | Probed) -> None:

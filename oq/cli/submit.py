@@ -12,6 +12,7 @@ from oq import builders
 from oq.cli import exits, inputs
 from oq.cli.output import emit
 from oq.cli.session import Group, Session, pass_session
+from oq.core.guard import GUARDS
 from oq.core.model import TaskSpec
 from oq.wire import RemoteTask
 
@@ -30,6 +31,10 @@ _COMMON: list[Callable[[Any], Any]] = [
     click.option("--keep-alive", help="How long the model stays loaded: 5m, -1 for ever."),
     click.option("--truncate/--no-truncate", default=None, help="Whether an input that is too long is cut."),
     click.option("--idempotency-key", help="The same key and task, submitted again, is the same task."),
+    click.option(
+        "--guard", type=click.Choice(GUARDS), default="report", show_default=True,
+        help="What to do about an answer that is cut, or not the JSON asked for.",
+    ),
     click.option("--wait", is_flag=True, help="Wait for the end and print the result."),
 ]  # fmt: skip
 _TEXT: list[Callable[[Any], Any]] = [
@@ -141,6 +146,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
         "keep_alive": inputs.parse_keep_alive(given.pop("keep_alive")),
         "truncate": given.pop("truncate"),
         "idempotency_key": given.pop("idempotency_key"),
+        "guard": given.pop("guard"),
     }
     if "system" in given:
         system = given.pop("system")

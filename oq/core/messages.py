@@ -132,7 +132,10 @@ Inbound = (
 
 # --- scheduler → workers: these leave at once -------------------------------------------------------------------
 class Run(msgspec.Struct, frozen=True):
-    """Run attempt number *attempt* of a task on *host*; *timeout* seconds in all (None: the setting, 0: no limit)."""
+    """Run attempt number *attempt* of a task on *host*; *timeout* seconds in all (None: the setting, 0: no limit).
+
+    *refused* are the causes for which a guard refused the answers of earlier attempts.
+    """
 
     key: int
     attempt: int
@@ -140,6 +143,7 @@ class Run(msgspec.Struct, frozen=True):
     type: TaskType
     model: str
     timeout: float | None
+    refused: tuple[str, ...] = ()
 
 
 class Interrupt(msgspec.Struct, frozen=True):

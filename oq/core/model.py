@@ -91,6 +91,8 @@ class TaskSpec(msgspec.Struct, frozen=True, gc=False):
         idempotency_key: the caller's name for this submission, or None.
         fingerprint: digest of the request, to tell a repeat from a clash of idempotency keys.
         relay: keep the model server's own lines while it runs, for a client that speaks its protocol.
+        guard: what to do about an answer that is cut or not the JSON asked for (`oq.core.guard`): ``report``,
+            ``retry`` or ``fail``.
     """
 
     type: TaskType
@@ -107,6 +109,7 @@ class TaskSpec(msgspec.Struct, frozen=True, gc=False):
     fingerprint: bytes | None = None
     delay: float | None = None
     relay: bool = False
+    guard: str = "report"
 
 
 class TaskState(msgspec.Struct, frozen=True, gc=False):
@@ -115,7 +118,7 @@ class TaskState(msgspec.Struct, frozen=True, gc=False):
     `run_at` is the due time of a scheduled task. `retry_count` counts failed attempts that were retried;
     `attempts` are all of them, newest last. `tokens` and `output_start` are a completed task's: how many the model
     counted, and the beginning of its text; lists show them without reading results. `refusal` is what the model
-    server said when it refused (see `Refusal`).
+    server said when it refused (see `Refusal`). `warnings` are a completed task's findings (`oq.core.guard`).
     """
 
     status: Status
@@ -132,6 +135,7 @@ class TaskState(msgspec.Struct, frozen=True, gc=False):
     tokens: int | None = None
     output_start: str = ""
     refusal: Refusal | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Entry(msgspec.Struct, gc=False):
@@ -358,6 +362,7 @@ class Succeeded(msgspec.Struct, frozen=True):
     result: bytes
     tokens: int | None = None
     output_start: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class Failed(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ import msgspec
 
 from oq.core.draft import Draft
 from oq.core.events import Change, EventType, Notice
+from oq.core.guard import FINDINGS
 from oq.core.ids import format_id
 from oq.core.lifecycle import may_follow
 from oq.core.messages import (
@@ -297,7 +298,10 @@ class Schedule:
         host.begin(entry.key, number, entry.affinity)
         draft.write(entry.key, entry.state)
         draft.tell(EventType.TASK_STARTED, entry)
-        draft.starts.append(Run(entry.key, number, host.name, entry.type, entry.model, entry.timeout))
+        refused = tuple(attempt.code for attempt in state.attempts if attempt.code in FINDINGS)
+        draft.starts.append(
+            Run(entry.key, number, host.name, entry.type, entry.model, entry.timeout, refused)
+        )
 
     def _finished(self, draft: Draft, message: Finished, now: float, luck: float) -> None:
         host = next(h for h in self.hosts.values() if (message.key, message.attempt) in h.running)
@@ -315,7 +319,7 @@ class Schedule:
             case Succeeded():
                 self._end(
                     draft, entry, Status.COMPLETED, now, "succeeded", result=outcome.result,
-                    tokens=outcome.tokens, output_start=outcome.output_start,
+                    tokens=outcome.tokens, output_start=outcome.output_start, warnings=outcome.warnings,
                 )  # fmt: skip
             case Interrupted():
                 self._requeue(draft, entry, now, "interrupted", None, None)
@@ -438,7 +442,7 @@ class Schedule:
         self.entries[entry.key] = entry
         self._advance(
             entry, Status.PENDING, retry_count=0, started_at=None, finished_at=None, host=None, error=None,
-            error_code=None, refusal=None, tokens=None, output_start="", run_at=now,  # from now on it waits, for rule 3
+            error_code=None, refusal=None, tokens=None, output_start="", warnings=(), run_at=now,  # from now on it waits, for rule 3
         )  # fmt: skip
         self.waiting.add(entry)
         draft.write(entry.key, entry.state)

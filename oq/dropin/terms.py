@@ -15,9 +15,9 @@ from oq.config import ClientSettings, Settings
 from oq.core.model import TaskSpec, TaskType
 from oq.errors import InvalidTask
 from oq.wire.requests import KEY_MAX, TAG_MAX
-from oq.wire.scalars import parse_duration, parse_priority
+from oq.wire.scalars import parse_duration, parse_guard, parse_priority
 
-OURS = ("_priority", "_source", "_timeout")  # taken out of a body before the model server sees it
+OURS = ("_priority", "_source", "_timeout", "_guard")  # taken out of a body before the model server sees it
 LEFT_TO_SETTING = -1  # `max_retries` of a task that leaves it to the queue's setting
 
 
@@ -34,6 +34,7 @@ class Terms(msgspec.Struct, frozen=True):
     respond_async: bool = False
     client_tag: str | None = None
     max_unfinished: int = 0
+    guard: str = "report"
 
 
 def terms_of(
@@ -65,6 +66,8 @@ def terms_of(
     timeout = client.timeout if client is not None else None
     if ours.get("_timeout") not in (None, ""):
         timeout = parse_duration(ours["_timeout"], "_timeout")
+    where = "_guard" if ours.get("_guard") not in (None, "") else "X-Queue-Guard"
+    guard = parse_guard(ours.get("_guard") or headers.get("x-queue-guard") or "report", where)
     return Terms(
         priority=_priority(headers, ours, client, settings, batch),
         tags=tuple(tags),
@@ -73,6 +76,7 @@ def terms_of(
         respond_async="respond-async" in headers.get("prefer", "").lower().replace(" ", "").split(","),
         client_tag=client_tag,
         max_unfinished=client.max_unfinished if client is not None else 0,
+        guard=guard,
     )
 
 
@@ -91,7 +95,9 @@ def task_of(
         None  # of what is asked alone: the request's own id, a tag, differs each time it is sent again
     )
     if terms.idempotency_key is not None:
-        parts = (type.encode(), model.encode(), payload, options or b"", keep_alive or b"")
+        parts: tuple[bytes, ...] = (type.encode(), model.encode(), payload, options or b"", keep_alive or b"")
+        if terms.guard != "report":
+            parts += (terms.guard.encode(),)
         fingerprint = hashlib.sha256(b"\0".join(parts)).digest()[:16]
     return TaskSpec(
         type=type,
@@ -106,6 +112,7 @@ def task_of(
         idempotency_key=terms.idempotency_key,
         fingerprint=fingerprint,
         relay=relay,
+        guard=terms.guard,
     )
 
 

@@ -56,6 +56,7 @@ class _Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
     priority: int
     run_at: float | None
     relay: bool = False
+    guard: str = "report"
 
 
 class _State(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -75,6 +76,7 @@ class _State(msgspec.Struct, array_like=True, frozen=True, gc=False):
     tokens: int | None = None
     output_start: str = ""
     refusal: Refusal | None = None
+    warnings: tuple[str, ...] = ()
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -180,7 +182,9 @@ def new_record(spec: TaskSpec, state: TaskState) -> TaskRecord:
         spec.idempotency_key,
         spec.fingerprint,
     )
-    body = _encode(_Body(spec.payload, spec.options, spec.keep_alive, spec.priority, spec.run_at, spec.relay))
+    body = _encode(
+        _Body(spec.payload, spec.options, spec.keep_alive, spec.priority, spec.run_at, spec.relay, spec.guard)
+    )
     return TaskRecord(
         _encode(head), pack_state(state), body if len(body) <= INLINE_BYTES else BodyRecord(body)
     )
@@ -205,6 +209,7 @@ def pack_state(state: TaskState) -> bytes:
             state.tokens,
             state.output_start,
             state.refusal,
+            state.warnings,
         )
     )
 
@@ -227,6 +232,7 @@ def unpack_state(data: bytes) -> TaskState:
         row.tokens,
         row.output_start,
         row.refusal,
+        row.warnings,
     )
 
 
@@ -263,6 +269,7 @@ def spec_of(record: TaskRecord) -> TaskSpec:
         head.idempotency_key,
         head.fingerprint,
         relay=body.relay,
+        guard=body.guard,
     )
 
 

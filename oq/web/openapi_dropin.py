@@ -13,6 +13,10 @@ _OBJECT: Json = {"type": "object"}
 _TEXT: Json = {"type": "string"}
 _HEADERS = (
     ("X-Queue-Priority", "low, normal, high, critical, or 0 to 1000"),
+    (
+        "X-Queue-Guard",
+        "report, retry or fail: what to do about an answer that is cut or not the JSON asked for",
+    ),
     ("X-Client-ID", "who calls: a tag, and the name of a client in the settings"),
     ("Idempotency-Key", "the same key and request again are the same task"),
     ("Prefer", "respond-async: answer 202 with the task's URL at once"),

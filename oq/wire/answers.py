@@ -55,6 +55,8 @@ class _TaskOut(_Out, kw_only=True):
     tokens: int | None = None
     tokens_per_second: float | None = None
     output_start: str = ""
+    guard: str = "report"
+    warnings: tuple[str, ...] = ()
     output: str = ""
     result: Raw | None = None
     retry_count: int
@@ -130,6 +132,8 @@ def _task(task: Task, *, whole: bool, progress: Progress = (0, None)) -> _TaskOu
         tokens=pieces if state.status is Status.RUNNING else state.tokens,
         tokens_per_second=rate_of(state, rate),
         output_start=state.output_start,
+        guard=spec.guard,
+        warnings=state.warnings,
         output=task.output if whole else "",
         result=_raw(task.result_json) if whole else None,
         retry_count=state.retry_count,

@@ -16,7 +16,7 @@ from oq.core.model import NORMAL, PRIORITY_MAX, SETTING, TASK_TYPES, TaskSpec
 from oq.errors import InvalidTask, TooLarge
 from oq.wire.payloads import ABSENT, check_keep_alive, check_options, check_payload
 from oq.wire.problems import NotJson, as_problem
-from oq.wire.scalars import parse_duration, parse_priority, parse_time, rfc3339
+from oq.wire.scalars import parse_duration, parse_guard, parse_priority, parse_time, rfc3339
 
 MODEL_MAX, TAG_MAX, TAGS_MAX, KEY_MAX = 500, 200, 100, 500  # characters, characters, tags, characters
 RETRIES_MAX = 2**31 - 1
@@ -47,6 +47,7 @@ class _TaskIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     run_at: str | int | float | None = None
     delay: int | float | str | None = None
     idempotency_key: str | None = None
+    guard: str | None = None
     # Only the server sets these.
     id: Any = None
     status: Any = None
@@ -210,6 +211,7 @@ def _parse(body: bytes | Raw, key: str | None) -> TaskSpec:
         tags=() if given.tags is None else _tags(given.tags),
         idempotency_key=_key(given.idempotency_key or key),
         delay=delay,
+        guard=parse_guard(given.guard or "report", "guard"),
     )
 
 
@@ -260,6 +262,8 @@ def fingerprint(spec: TaskSpec) -> bytes:
         spec.type, spec.model, *(_plain(part) for part in (spec.payload, spec.options, spec.keep_alive)), spec.priority,
         max(-1, spec.max_retries), spec.tags, spec.timeout, spec.run_at, spec.delay,
     ]  # fmt: skip
+    if spec.guard != "report":
+        parts.append(spec.guard)
     return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=16).digest()
 
 
@@ -284,6 +288,7 @@ class _TaskPosted(msgspec.Struct, omit_defaults=True, kw_only=True):
     delay: float | None = None
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
+    guard: str = "report"
 
 
 def spec_json(spec: TaskSpec) -> bytes:
@@ -302,6 +307,7 @@ def spec_json(spec: TaskSpec) -> bytes:
             delay=spec.delay,
             tags=spec.tags,
             idempotency_key=spec.idempotency_key,
+            guard=spec.guard,
         )
     )
 

@@ -6,6 +6,7 @@ import math
 import re
 from datetime import UTC, datetime
 
+from oq.core.guard import GUARDS
 from oq.core.model import PRIORITIES, PRIORITY_MAX
 from oq.errors import InvalidTask
 
@@ -110,3 +111,14 @@ def parse_time(value: object, field: str = "time") -> float:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def parse_guard(value: object, field: str = "guard") -> str:
+    """Return what to do about an answer that is cut or not the JSON asked for.
+
+    >>> parse_guard("retry")
+    'retry'
+    """
+    if value in GUARDS:
+        return str(value)
+    raise InvalidTask(f"{field} must be one of {', '.join(GUARDS)}", field)
