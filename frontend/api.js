@@ -15,13 +15,36 @@ export class ApiError extends Error {
 }
 
 export function token() {
-  return localStorage.getItem(TOKEN);
+  return sessionStorage.getItem(TOKEN) ?? localStorage.getItem(TOKEN);
 }
 
-/** @param {string} value */
-export function setToken(value) {
-  if (value) localStorage.setItem(TOKEN, value);
-  else localStorage.removeItem(TOKEN);
+/** Use a token in this tab until it is closed; *keep* it in this browser for every tab. @param {string} value @param {boolean} keep */
+export function setToken(value, keep) {
+  sessionStorage.removeItem(TOKEN);
+  localStorage.removeItem(TOKEN);
+  if (value) (keep ? localStorage : sessionStorage).setItem(TOKEN, value);
+}
+
+/** Ask the server whether it takes a token; give its refusal, or null. @param {string} value */
+export async function refusal(value) {
+  try {
+    const answer = await fetch("/api/status", {headers: {authorization: `Bearer ${value}`}});
+    return answer.ok ? null : problem(answer.status, await answer.text());
+  } catch (error) {
+    return new ApiError(0, "unreachable", String(error instanceof Error ? error.message : error));
+  }
+}
+
+/**
+ * What a WebSocket offers, since it cannot send a header: the token is in a subprotocol, which is in no log and no history. One that
+ * is no subprotocol by its characters, as `server.token` may be, goes into the address.
+ * @param {string} place @returns {{url: string, protocols: string[]}}
+ */
+export function socketAccess(place) {
+  const known = token();
+  if (!known) return {url: place, protocols: []};
+  if (/^[\w!#$%&'*+.^`|~-]+$/.test(known)) return {url: place, protocols: ["oq", `oq.token.${known}`]};
+  return {url: `${place}?token=${encodeURIComponent(known)}`, protocols: []};
 }
 
 /** @returns {Record<string, string>} */

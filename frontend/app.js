@@ -1,6 +1,6 @@
 /** Puts the page together. */
 import {Component, effect, h, html, render} from "./lib.js";
-import {token} from "./api.js";
+import {authorization, socketAccess} from "./api.js";
 import {language, loadWords, t} from "./i18n.js";
 import {startKeys} from "./keys.js";
 import {startList, watched} from "./list.js";
@@ -21,9 +21,7 @@ import {Tabs} from "./views/tabs.js";
 const WATCH_MS = 60; // scrolling is over for so long before the server is told
 
 function url() {
-  const secret = token();
-  const place = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
-  return secret ? `${place}?token=${encodeURIComponent(secret)}` : place;
+  return `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
 }
 
 /** @param {Message} message */
@@ -96,6 +94,6 @@ startCharts();
 startWatching();
 connection.open();
 render(h(/** @type {any} */ (App), {}), /** @type {HTMLElement} */ (document.getElementById("app")));
-void fetch("/api/status", {headers: token() ? {authorization: `Bearer ${token()}`} : {}}).then(({status}) => {
+void fetch("/api/status", {headers: authorization()}).then(({status}) => {
   if (status === 401) dialog.value = {kind: "token"};
 }, () => {});

@@ -3,6 +3,7 @@
  *
  * The server says something at least every 5 s (`ping`) and as a rule every second (`stat`).
  */
+import {socketAccess} from "./api.js";
 /** @import {Message} from "./types.js" */
 
 export const SILENCE_MS = 12_000; // two pings and a bit: the connection is taken for dead
@@ -23,7 +24,11 @@ const CONNECT_MS = 8_000; // an attempt that is not answered
 
 /** @type {World} */
 const BROWSER = {
-  open: (url) => new WebSocket(url), now: () => Date.now(), random: Math.random,
+  open: (place) => {
+    const {url, protocols} = socketAccess(place);
+    return new WebSocket(url, protocols);
+  },
+  now: () => Date.now(), random: Math.random,
   later: (run, ms) => setTimeout(run, ms), never: (timer) => clearTimeout(timer),
 };
 

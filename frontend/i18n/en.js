@@ -57,7 +57,7 @@ export default {
   "think.default": "as the model does", "think.false": "off", "think.high": "high", "think.low": "low", "think.medium": "medium", "think.true": "on",
   "time.ago": "{time} ago", "time.in": "in {time}",
   "toast.did": "{action}: {id}", "toast.done": "{action}: {done}.", "toast.doneSkipped": "{action}: {done}, skipped: {skipped}.",
-  "token.label": "Token", "token.save": "Use it", "token.text": "This server wants a token (server.token). It is kept in this browser.", "token.title": "Token",
+  "token.keep": "Keep it in this browser", "token.label": "Token", "token.save": "Use it", "token.text": "This server wants a token. Whoever runs it makes one with: oq token create NAME --scope read. It is kept until this tab is closed.", "token.title": "Token",
   "type.chat": "chat", "type.embed": "embed", "type.generate": "generate",
   "vectors.copy": "Copy the embeddings", "vectors.count": "Embeddings: {count} × {dimensions} numbers. The first begins:",
   "waiting.draining": "The server is draining", "waiting.expected": "expected to start in {in} ({time})", "waiting.first": "next in the queue", "waiting.hosts_down": "No model server answers", "waiting.models": "The free hosts have as many models loaded as they may",

@@ -57,7 +57,7 @@ export default {
   "think.default": "按模型", "think.false": "关", "think.high": "高", "think.low": "低", "think.medium": "中", "think.true": "开",
   "time.ago": "{time}前", "time.in": "{time}后",
   "toast.did": "{action}：{id}", "toast.done": "{action}：{done}。", "toast.doneSkipped": "{action}：{done}，跳过：{skipped}。",
-  "token.label": "令牌", "token.save": "使用", "token.text": "该服务器需要令牌（server.token）。它会保存在此浏览器中。", "token.title": "令牌",
+  "token.keep": "保存在此浏览器中", "token.label": "令牌", "token.save": "使用", "token.text": "此服务器需要令牌。管理员可用 oq token create NAME --scope read 创建。令牌保留到此标签页关闭为止。", "token.title": "令牌",
   "type.chat": "对话", "type.embed": "嵌入", "type.generate": "生成",
   "vectors.copy": "复制向量", "vectors.count": "向量：{count} × {dimensions} 个数。第一个开头：",
   "waiting.draining": "服务器正在排空", "waiting.expected": "预计 {in}后开始（{time}）", "waiting.first": "队列中的下一个", "waiting.hosts_down": "没有模型服务器响应", "waiting.models": "空闲主机已加载允许的最多模型",

@@ -1,6 +1,6 @@
 /** Questions, help and the token, each in a modal `dialog`: the browser keeps the focus inside and Escape closes it. */
-import {h, html, useLayoutEffect, useRef} from "../lib.js";
-import {setToken, token} from "../api.js";
+import {h, html, useLayoutEffect, useRef, useState} from "../lib.js";
+import {refusal, setToken} from "../api.js";
 import {t} from "../i18n.js";
 import {dialog} from "../store.js";
 import {NewTask} from "./new.js";
@@ -52,11 +52,24 @@ function Help() {
     <p class="mono">model:llama3.2 priority:high status report<br />tag:"two words" host:gpu-a type:chat,embed</p>`;
 }
 
+/** The sign-in: a token is tried before it is taken, so that a wrong one is said here. */
 function Token() {
-  return html`<form onSubmit=${(/** @type {SubmitEvent} */ event) => {
+  const [wrong, setWrong] = useState("");
+  const submit = async (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
-    setToken(String(new FormData(/** @type {HTMLFormElement} */ (event.target)).get("token") ?? "").trim());
+    const form = new FormData(/** @type {HTMLFormElement} */ (event.target));
+    const value = String(form.get("token") ?? "").trim();
+    const error = await refusal(value);
+    if (error) {
+      setWrong(error.message);
+      return;
+    }
+    setToken(value, form.has("keep"));
     location.reload();
-  }}><p>${t("token.text")}</p><label class="field">${t("token.label")}<input name="token" type="password" autocomplete="off" value=${token() ?? ""} autofocus /></label>
+  };
+  return html`<form onSubmit=${submit}><p>${t("token.text")}</p>
+    <label class="field">${t("token.label")}<input name="token" type="password" autocomplete="off" required autofocus /></label>
+    <label><input name="keep" type="checkbox" /> ${t("token.keep")}</label>
+    ${wrong && html`<p role="alert">${wrong}</p>`}
     <div class="dialog-foot"><button type="submit" class="primary">${t("token.save")}</button></div></form>`;
 }

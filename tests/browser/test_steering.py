@@ -11,6 +11,8 @@ import pytest
 from fake_ollama import says, status
 from playwright.sync_api import expect
 
+from oq.tokens import Scope, TokenFile
+
 from .conftest import House, Monitor, open_house
 
 pytestmark = pytest.mark.slow
@@ -187,12 +189,36 @@ def test_a_server_with_a_token_asks_for_it_once(tmp_path: Path, open_monitor: Op
         house.api.headers["Authorization"] = "Bearer secret"
         id = house.submit("hidden")
         monitor = open_monitor(house)
-        monitor.page.locator("dialog input").fill("secret")
+        monitor.page.locator("dialog input[name=token]").fill("secret")
         monitor.page.get_by_role("button", name="Use it").click()
         expect(monitor.rows()).to_have_count(1)
         expect(monitor.page.locator(".live.on")).to_be_visible()
         monitor.page.goto(f"{house.url}/#/t/{id}")
         expect(monitor.page.locator(".drawer .id")).to_have_text(id)
+        monitor.complaints = [text for text in monitor.complaints if not re.search("401|WebSocket", text)]
+        monitor.close()
+
+
+def test_a_token_of_this_server_signs_in_for_this_tab_and_is_in_no_address(
+    tmp_path: Path, open_monitor: Open
+) -> None:
+    secret = TokenFile(tmp_path / "data").create("eye", Scope.READ, 0.0)
+    with open_house(tmp_path, OQ_SERVER__ACCESS_LOG="true") as house:
+        monitor = open_monitor(house)
+        addresses: list[str] = []
+        monitor.page.on("websocket", lambda socket: addresses.append(socket.url))
+        monitor.page.locator("dialog input[name=token]").fill("wrong")
+        monitor.page.get_by_role("button", name="Use it").click()
+        expect(monitor.page.locator("dialog [role=alert]")).to_contain_text("not known")
+        monitor.page.locator("dialog input[name=token]").fill(secret)
+        monitor.page.get_by_role("button", name="Use it").click()
+        expect(monitor.page.locator(".live.on")).to_be_visible()
+        stores = "[sessionStorage.getItem('oq.token'), localStorage.getItem('oq.token')]"
+        assert monitor.page.evaluate(stores) == [secret, None]
+        assert addresses
+        assert not any(secret in address for address in addresses)
+        TokenFile(tmp_path / "data").revoke("eye")
+        expect(monitor.page.locator(".live.on")).to_have_count(0)
         monitor.complaints = [text for text in monitor.complaints if not re.search("401|WebSocket", text)]
         monitor.close()
 
