@@ -56,7 +56,7 @@ class _Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
     priority: int
     run_at: float | None
     relay: bool = False
-    guard: str = "report"
+    guard: str = ""  # empty: "report"
 
 
 class _State(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -183,7 +183,15 @@ def new_record(spec: TaskSpec, state: TaskState) -> TaskRecord:
         spec.fingerprint,
     )
     body = _encode(
-        _Body(spec.payload, spec.options, spec.keep_alive, spec.priority, spec.run_at, spec.relay, spec.guard)
+        _Body(
+            spec.payload,
+            spec.options,
+            spec.keep_alive,
+            spec.priority,
+            spec.run_at,
+            spec.relay,
+            "" if spec.guard == "report" else spec.guard,
+        )
     )
     return TaskRecord(
         _encode(head), pack_state(state), body if len(body) <= INLINE_BYTES else BodyRecord(body)
@@ -269,7 +277,7 @@ def spec_of(record: TaskRecord) -> TaskSpec:
         head.idempotency_key,
         head.fingerprint,
         relay=body.relay,
-        guard=body.guard,
+        guard=body.guard or "report",
     )
 
 

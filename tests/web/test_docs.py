@@ -10,6 +10,7 @@ import pytest
 from oq.actors.workers import TIMEOUT_RETRIES
 from oq.backends import verdicts
 from oq.core.events import EventType
+from oq.core.guard import FINDINGS
 from oq.web.errors import status_of
 from oq.web.openapi import openapi_dict
 from oq.wire.queries import ACTIONS, PARAMETERS, SORTS
@@ -75,6 +76,7 @@ def test_every_code_of_a_failed_task_stands_with_its_bound() -> None:
         "internal_error": {"no"},
         "cancelled": {"no"},
         "timeout": {str(TIMEOUT_RETRIES)},
+        **{code: {"1 with `guard: retry`"} for code in FINDINGS},
     }
     single = [verdict for verdict in vars(verdicts).values() if isinstance(verdict, verdicts.Verdict)]
     for verdict in [*single, *verdicts.BY_STATUS.values(), *(verdict for _, verdict in verdicts.BY_TEXT)]:
