@@ -17,13 +17,14 @@ from quart import websocket
 
 from oq.core.ids import format_id, parse_id
 from oq.errors import InvalidTask, OqError, SubscriberLagged, TooMany
-from oq.following import StreamText
+from oq.following import StreamEnd, StreamText
 from oq.web.gate import SUBPROTOCOL
 from oq.web.hub import COUNTS_TICKS, TICK_SECONDS, Hub, Patch
 from oq.web.rest import this_app
 from oq.wire import Watch, error_json, frame_json, parse_watch
 
 if TYPE_CHECKING:
+    from oq.core.model import Task
     from oq.web.app import OqApp
 
 WATCHED_MAX = 2000  # rows one client may watch
@@ -196,12 +197,16 @@ class Client:
             self._due.set()
 
     async def _follow(self, key: int, scope: trio.CancelScope) -> None:
-        """Send the text of the open task, also of its later runs."""
-        id = format_id(key)
+        """Send the text of the open task, also of its later runs, once each."""
+        id, told = format_id(key), -1
         with scope:
             while True:
                 self._again = trio.Event()
                 try:
+                    # The start of the run whose text was told just now may be heard of only after its end.
+                    if _attempts(await self._queue.get_light(key)) == told:
+                        await self._again.wait()
+                        continue
                     async with aclosing(self._queue.follow(key)) as items:
                         async for item in items:
                             if isinstance(item, StreamText):
@@ -213,9 +218,15 @@ class Client:
                                 }
                                 await self.send(frame_json("tok", **place, text=item.text).decode())
                                 await trio.sleep(TICK_SECONDS)  # what comes meanwhile comes as one
+                            elif isinstance(item, StreamEnd):
+                                told = _attempts(item.task)
                 except OqError:
                     return  # deleted meanwhile: the delta says so
-                await self._again.wait()
+
+
+def _attempts(task: Task) -> int:
+    """Return the number of the last attempt, 0 before the first."""
+    return task.attempts[-1].number if task.attempts else 0
 
 
 FACTS = frozenset({"queue_position", "expected_start_at", "waiting"})

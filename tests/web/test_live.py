@@ -187,6 +187,31 @@ async def test_the_text_of_the_open_task_is_told(house: House, autojump_clock: A
     assert first["id"] == id
 
 
+async def test_a_task_that_is_open_before_it_starts_is_told_its_text_once_and_that_of_its_next_run(
+    house: House, autojump_clock: Any
+) -> None:
+    await house.queue.pause()
+    id = await house.submit()
+    texts: list[tuple[int, int, str]] = []
+    async with house.client.websocket("/ws") as connection:
+        await connection.send_json({"type": "watch", "ids": [id], "task": id})
+        await house.queue.resume()
+        for run in (1, 2):
+            ended = False
+            while True:
+                message = await connection.receive_json()
+                if message["type"] == "tok":
+                    texts.append((message["attempt"], message["off"], message["text"]))
+                elif message["type"] == "delta":
+                    ended = ended or message["tasks"].get(id, {}).get("status") == "completed"
+                elif ended and message["type"] == "ping":  # some seconds after the end
+                    break
+            if run == 1:
+                await house.queue.retry(id)
+    assert "".join(text for _, _, text in texts) == "HelloHello"
+    assert [attempt for attempt, off, _ in texts if off == 0] == [1, 2]
+
+
 async def test_a_deleted_row_is_null(house: House, autojump_clock: Any) -> None:
     id = await house.submit()
     await house.finished(id)
