@@ -132,16 +132,20 @@ class ZodbJournal:
                 self._lease.guard(self._connection)
             self._put(steps)
             manager.commit()
-        except BaseException as exc:
-            abort(manager)
-            # Whether a commit that was cut off took place is not known: look again at what is stored.
-            self._connection.cacheMinimize()
-            self._note_broken()
-            if isinstance(exc, Exception):
-                raise translated(exc, "cannot be written") from exc
+        except Exception as exc:
+            self._undo()
+            raise translated(exc, "cannot be written") from exc
+        except BaseException:
+            self._undo()
             raise
         if writes > _SPILL:
             self._connection.cacheMinimize()
+
+    def _undo(self) -> None:
+        """Leave a commit that failed. Whether one that was cut off took place is not known: look again at what is stored."""
+        abort(self._manager)
+        self._connection.cacheMinimize()
+        self._note_broken()
 
     def _put(self, steps: Sequence[Step]) -> None:
         """Bring *steps* into the transaction. They may be there already: a commit whose answer was lost is tried again."""
