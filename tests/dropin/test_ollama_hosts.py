@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from fake_ollama import FakeOllama, open_fake_ollama, unused_port
+from fake_ollama import FakeOllama, open_fake_ollama, status, unused_port
+
+from oq.tokens import Scope, TokenFile
 
 from .conftest import Place, open_place
 
@@ -116,3 +118,42 @@ async def test_a_wrong_method_is_405_as_the_model_server_says_it(place: Place) -
     answer = await place.client.get("/api/chat")
     assert (answer.status_code, answer.text) == (405, "405 method not allowed")
     assert answer.headers["allow"] == "POST"
+
+
+async def test_a_redirect_is_not_followed_and_a_token_stays_here(fake: FakeOllama, tmp_path: Path) -> None:
+    secret = TokenFile(tmp_path).create("boss", Scope.ADMIN, 0.0)
+    async with open_fake_ollama() as elsewhere, open_place(tmp_path, fake.url) as place:
+        place.client.headers["Authorization"] = f"Bearer {secret}"
+        for path in ("/api/pull", "/api/show", "/api/chat", "/v1/chat/completions"):
+            fake.script(status(307, "", plain=True, Location=f"{elsewhere.url}{path}"))
+            body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": False}
+            answer = await place.client.post(path, json=body, headers={"X-Queue-Retries": "0"})
+            assert answer.status_code >= 300, path
+        assert elsewhere.requests == []
+        assert len(fake.requests) >= 4
+        assert not any(secret in value for request in fake.requests for value in request.headers.values())
+
+
+async def test_tokens_reach_as_far_as_their_scope_and_refusals_are_in_the_apis_own_form(
+    fake: FakeOllama, tmp_path: Path
+) -> None:
+    read, submit = (
+        TokenFile(tmp_path).create(scope.word, scope, 0.0) for scope in (Scope.READ, Scope.SUBMIT)
+    )
+    clients = {"web": {"token": "a-word-of-the-web-app"}}
+    async with open_place(tmp_path, fake.url, clients=clients) as place:
+        chat = {"model": "llama3.2", "messages": [{"role": "user", "content": "x"}], "stream": False}
+        for token, codes in (
+            (read, (200, 403, 403, 403)), (submit, (200, 200, 200, 403)),
+            ("a-word-of-the-web-app", (200, 200, 200, 403)), ("wrong", (401, 401, 401, 401)),
+        ):  # fmt: skip
+            place.client.headers["Authorization"] = f"Bearer {token}"
+            answers = [
+                await place.client.get("/v1/models"),
+                await place.client.post("/api/chat", json=chat),
+                await place.client.post("/v1/chat/completions", json=chat),
+                await place.client.post("/api/pull", json={"model": "x"}),
+            ]
+            assert tuple(answer.status_code for answer in answers) == codes, token
+        refused = await place.client.post("/v1/chat/completions", json=chat)
+        assert "not known" in refused.json()["error"]["message"]

@@ -38,6 +38,22 @@ async def test_every_route_is_described_and_everything_described_is_served(house
     assert described() == served(house)
 
 
+def test_every_route_says_which_token_it_takes() -> None:
+    words = {
+        f"{method.upper()} {path}": operation.get("x-scope")
+        for path, item in openapi_dict()["paths"].items()
+        for method, operation in item.items()
+        if method in METHODS
+    }
+    assert words["GET /health"] is None
+    assert (words["GET /api/tasks"], words["POST /api/tasks"], words["POST /api/chat"], words["DELETE /api/tasks/{id}"]) == (
+        "read", "submit", "submit", "admin",
+    )  # fmt: skip
+    assert [route for route, word in words.items() if word is None] == [
+        route for route in words if route in ("GET /", "GET /health", "GET /static/{name}")
+    ]
+
+
 def mismatches(value: Any, schema: dict[str, Any], where: str = "$") -> list[str]:
     """Return how *value* departs from *schema*: the part of JSON Schema that the description uses."""
     if "$ref" in schema:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from oq.config import settings_from
 from oq.web.guard import SAFE_HEADERS
+from oq.web.openapi import openapi_dict
 
 from .conftest import TASK, House, open_house
 from .test_guard import knock
@@ -39,6 +41,19 @@ async def test_a_form_of_a_page_cannot_post(house: House, path: str, kind: str) 
     answer = await house.post(path, TASK, Content_Type=kind)
     assert answer.status_code == 415
     assert house.queue.stats().total == 0
+
+
+async def test_a_foreign_page_may_change_nothing_by_any_route(house: House) -> None:
+    seen = 0
+    for path, item in openapi_dict()["paths"].items():
+        for method in {"post", "delete", "put", "patch"} & set(item):
+            real = re.sub(r"\{\w+\}", "x", path)
+            headers = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+            answer = await house.client.open(real, method=method.upper(), data=b"{}", headers=headers)
+            assert answer.status_code == 403, (method, path)
+            seen += 1
+    assert seen > 20
+    assert house.backend.seen == []
 
 
 @pytest.mark.parametrize(
