@@ -221,10 +221,13 @@ def _strangers(settings: Settings) -> Iterator[Finding]:
     from oq.tokens import TokenFile
     from oq.web.exposure import check_certificate
 
-    file = TokenFile(settings.queue.storage_path)
     try:
         if check_certificate(settings) is not None:
             yield "ok", "TLS", f"certificate and key belong together: {settings.server.tls_cert}"
+    except ConfigError as error:
+        yield "fail", "TLS", error.message
+    file = TokenFile(settings.queue.storage_path)
+    try:
         if file.state() is not None:
             tokens = file.read()
             mode = stat.S_IMODE(file.path.stat().st_mode)
@@ -234,7 +237,7 @@ def _strangers(settings: Settings) -> Iterator[Finding]:
             else:
                 yield "ok", "tokens", f"{len(tokens)} in {file.path}"
     except ConfigError as error:
-        yield "fail", "TLS" if error.key == "server.tls_cert" else "tokens", error.message
+        yield "fail", "tokens", error.message
 
 
 def _model_server(name: str, url: str, timeout: float) -> Finding:

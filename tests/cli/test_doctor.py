@@ -139,3 +139,19 @@ def test_a_task_that_cannot_be_read_is_found_when_asked(bare: Oq, tmp_path: Path
     assert "tasks" not in findings(bare, *arguments[:-1])
     state, text = findings(bare, *arguments)["tasks"]
     assert (state, "restore a backup" in text) == ("fail", True)
+
+
+def test_doctor_says_what_lets_strangers_in(bare: Oq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port):
+    monkeypatch.setenv("OQ_SERVER__HOST", "0.0.0.0")
+    arguments = ("--data-dir", "data", "doctor", "--port", port)
+    state, text = findings(bare, *arguments)["port"]
+    assert (state, "oq token create" in text) == ("fail", True)
+    assert bare("--data-dir", "data", "token", "create", "a", "--scope", "read").exit_code == 0
+    found = findings(bare, *arguments)
+    assert (found["port"][0], found["tokens"][0]) == ("ok", "ok")
+    (tmp_path / "data" / "tokens.json").chmod(0o644)
+    assert "chmod 600" in findings(bare, *arguments)["tokens"][1]
+    (tmp_path / "data" / "tokens.json").write_text("{")
+    assert findings(bare, *arguments)["tokens"][0] == "fail"
+    monkeypatch.setenv("OQ_SERVER__TLS_CERT", "none.pem")
+    assert "server.tls_key" in findings(bare, *arguments)["TLS"][1]
