@@ -10,6 +10,7 @@ import pytest
 from oq.config import settings_from
 from oq.web.guard import SAFE_HEADERS
 from oq.web.openapi import openapi_dict
+from oq.web.pages import folder
 
 from .conftest import TASK, House, open_house
 from .test_guard import knock
@@ -108,11 +109,12 @@ async def test_the_page_may_run_its_own_files_alone(house: House) -> None:
     "name",
     [
         "../setup.cfg", "..%2fsetup.cfg", "%2e%2e/setup.cfg", "views/../../setup.cfg", "/etc/passwd", "%2fetc%2fpasswd",
-        "..\\setup.cfg", "....//setup.cfg", "app.js%00.txt", "", ".", "views", "__init__.py", "app.js/", ".hidden.js",
+        "../docs/pictures/tasks.png", "%2e%2e/docs/pictures/tasks.png", "views/../../docs/pictures/tasks.png", "..\\setup.cfg", "....//setup.cfg", "app.js%00.txt", "", ".", "views", "__init__.py", "app.js/", ".hidden.js",
         "views//list.js",
     ],
 )  # fmt: skip
 async def test_no_path_leads_out_of_the_folder(house: House, name: str) -> None:
+    assert (folder() / "../docs/pictures/tasks.png").is_file()  # one of a kind that is served
     answer = await house.client.get(f"/static/{name}")
     assert answer.status_code == 404
     assert b"metadata" not in await answer.get_data(as_text=False)
