@@ -303,6 +303,13 @@ class Access(Commands):
         """Return how many tasks with *tag* are not finished."""
         return self._catalog.find(Query(status=UNFINISHED, tag=frozenset({tag}), limit=0))[0]
 
+    async def wait_event(self, after: int) -> bool:
+        """Wait for an event after number *after*; False if none will follow."""
+        history = self._history
+        while history.last == after and not history.closed:
+            await history.wait_changed()
+        return history.last != after
+
     @property
     def last_event(self) -> int:
         """The number of the newest event."""

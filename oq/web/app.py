@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from oq.config import Settings
     from oq.queue import Queue
     from oq.web.hub import Hub
+    from oq.web.streams import EventTexts
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +42,13 @@ class OqApp(QuartTrio):
 
     Attributes:
         hub: what all monitors are told; there while the app is served.
+        event_texts: what all readers of events are told.
         gate: who may ask for what.
         stopping: set by the server that wants to stop: endless answers end, long polls answer at once.
     """
 
     hub: Hub
+    event_texts: EventTexts
 
     def __init__(self, queue: Queue, settings: Settings) -> None:
         super().__init__("oq.web", static_folder=None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 from quart import Response, request
 
-from oq.core.events import EventType
+from oq.core.events import Event, EventType
 from oq.errors import InvalidTask, OqError, SubscriberLagged
 from oq.web.bodies import Pumped, endless, sse
 from oq.web.rest import arguments, queue, this_app
@@ -22,9 +22,14 @@ SSE = "text/event-stream"
 NDJSON = "application/x-ndjson"
 RESYNC = "resync"  # to an event reader: some events are gone, read the current state again
 OFFSET_DIGITS = 15
+GATHER_SECONDS = (
+    0.1  # after events were sent, those of so long go together: a reader costs ten sends a second at most
+)
+TEXTS_KEPT = 2000
 
 
 def add_routes(app: OqApp) -> None:
+    app.event_texts = EventTexts(app.queue.epoch)
     app.add_url_rule("/api/tasks/<id>/stream", "GET /api/tasks/<id>/stream", stream, methods=["GET"])
     app.add_url_rule("/api/events", "GET /api/events", events, methods=["GET"])
 
@@ -72,30 +77,49 @@ async def events() -> Response:
     the_queue = queue()
     after = resume_point(the_queue, request.headers.get("Last-Event-ID"))
     lost = after is None
-    held = AsyncExitStack()
-    wanted = types or None
-    # Entered here and not in the child, so that "too many" is a status and not a broken stream.
-    try:
-        happening = await held.enter_async_context(the_queue.subscribe(wanted, after))
-    except SubscriberLagged:
+    if after is not None and after > the_queue.last_event:
         lost = True
-        happening = await held.enter_async_context(the_queue.subscribe(wanted, None))
+    start = the_queue.last_event if after is None or lost else after
+    held, wanted, texts = AsyncExitStack(), frozenset(types), this_app().event_texts
+    # Entered here and not in the child, so that "too many" is a status and not a broken stream.
+    held.enter_context(the_queue.subscriber())
 
     async def produce(pieces: trio.MemorySendChannel[bytes]) -> None:
-        epoch = the_queue.epoch
-        start = the_queue.last_event if after is None or lost else after
+        epoch, seq = the_queue.epoch, start
         # The id alone: a reader that breaks off before the first event resumes here.
         await pieces.send(b"retry: 1000\nid: %b-%d\n\n" % (epoch.encode(), start))
         if lost:
             await pieces.send(sse(resync_json(epoch, start), RESYNC, f"{epoch}-{start}"))
         try:
-            async for event in happening:
-                await pieces.send(sse(event_json(event), str(event.type), f"{epoch}-{event.seq}"))
+            while await the_queue.wait_event(seq):
+                found = the_queue.events_since(seq)
+                seq = found[-1].seq
+                text = b"".join(texts(event) for event in found if not wanted or event.type in wanted)
+                if text:
+                    await pieces.send(text)
+                    await trio.sleep(GATHER_SECONDS)
         except SubscriberLagged:
             now = the_queue.last_event
             await pieces.send(sse(resync_json(epoch, now), RESYNC, f"{epoch}-{now}"))  # then it reconnects
 
     return endless(Pumped(produce, b":\n\n", this_app().stopping, held), SSE)
+
+
+class EventTexts:
+    """Events as they are sent, each rendered once for all its readers."""
+
+    def __init__(self, epoch: str) -> None:
+        self._epoch = epoch
+        self._known: dict[int, bytes] = {}
+
+    def __call__(self, event: Event) -> bytes:
+        text = self._known.get(event.seq)
+        if text is None:
+            if len(self._known) >= TEXTS_KEPT:
+                self._known.clear()
+            text = sse(event_json(event), str(event.type), f"{self._epoch}-{event.seq}")
+            self._known[event.seq] = text
+        return text
 
 
 _TYPES = frozenset(str(kind) for kind in EventType)

@@ -100,6 +100,20 @@ async def test_events_are_told_as_they_happen(house: House, autojump_clock: Any)
     assert (said["task_id"], said["status"]) == (id, "completed")
 
 
+async def test_events_that_happen_together_are_sent_together(house: House, autojump_clock: Any) -> None:
+    async with reading(house, "/api/events?type=task_submitted,queue_paused") as connection:
+        await read_until(connection, b"retry")
+        await house.post("/api/tasks/batch", [TASK] * 100)
+        await house.post("/api/queue/pause")
+        pieces = []
+        while b"queue_paused" not in b"".join(pieces):
+            pieces.append(await connection.receive())
+    numbers = [json.loads(event["data"])["seq"] for event in sse_events(b"".join(pieces))]
+    assert len(numbers) == 101
+    assert numbers == sorted(numbers)
+    assert len(pieces) <= 3
+
+
 async def test_a_reader_goes_on_where_it_broke_off(house: House, autojump_clock: Any) -> None:
     async with reading(house, "/api/events") as connection:
         id = await house.submit()
