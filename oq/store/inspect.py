@@ -1,4 +1,4 @@
-"""Reads everything in a data file: ZODB has no checksums, so damage shows only where somebody reads."""
+"""Reads everything in a data file and compares its checksums: damage shows only where somebody reads."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import msgspec
 
 from oq.core.ids import format_id
 from oq.errors import StorageDamaged
+from oq.store.checked import EVER
 from oq.store.faults import describe
 from oq.store.records import task_of
 from oq.store.storages import make_db, open_file
+from oq.store.tail import check_transactions
 
 BATCH = 1000  # tasks after which what was read is dropped again
 
@@ -19,17 +21,19 @@ BATCH = 1000  # tasks after which what was read is dropped again
 def inspect_file(path: Path, unreadable: Callable[[str, str], None]) -> int:
     """Read every task of the data file at *path*, also beside a running oq; return how many could be read.
 
-    *unreadable* is called with id and reason of each that cannot. `StorageDamaged` when the file itself cannot be read.
-    What was overwritten by something that still makes sense is not noticed.
+    *unreadable* is called with id and reason of each that cannot. `StorageDamaged` when the file itself cannot be read,
+    or is damaged where no task lies (an older state of one, a document, the order of transactions).
+    What was written before a store had checksums (schema 1) and still makes sense is not noticed.
     """
     try:
         storage = open_file(path, read_only=True)
     except Exception as exc:
         raise StorageDamaged(f"{path} cannot be read ({describe(exc)}); restore a backup") from exc
-    read = 0
+    read = damaged = 0
     try:
         db = make_db(storage)
         connection = db.open()
+        storage.unchecked_until = connection.root().get("unchecked_until", EVER)
         for number, (key, record) in enumerate(connection.root()["tasks"].items(), 1):
             try:
                 task = task_of(key, record, with_result=True)
@@ -38,10 +42,15 @@ def inspect_file(path: Path, unreadable: Callable[[str, str], None]) -> int:
                         msgspec.json.decode(part)
                 read += 1
             except Exception as exc:
+                damaged += 1
                 unreadable(format_id(key), describe(exc))
             if number % BATCH == 0:
                 connection.cacheMinimize()
         connection.transaction_manager.abort()
+        if not damaged:
+            check_transactions(storage, since=0)
+    except StorageDamaged:
+        raise
     except Exception as exc:
         raise StorageDamaged(f"{path} cannot be read to its end ({describe(exc)}); restore a backup") from exc
     finally:

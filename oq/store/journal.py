@@ -83,6 +83,9 @@ class ZodbJournal:
             else:
                 self._manager.abort()
             if folder is not None:
+                self._manager.begin()
+                folder.check_end(db.storage, root)
+                self._manager.abort()
                 folder.mark_used()
         except OqError:
             self._abandon(db)

@@ -10,11 +10,20 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from BTrees.LOBTree import LOBTree
+from ZODB.utils import z64
 
 from oq.errors import StorageDamaged, StorageError
 
-SCHEMA = 1
-MIGRATIONS: dict[int, Callable[[MutableMapping[str, Any]], None]] = {}  # from this number to the next
+SCHEMA = 2
+
+
+def _expect_checksums(root: Any) -> None:
+    """From now on records in a file have checksums (`oq.store.checked`); those written so far have none."""
+    root["unchecked_until"] = root._p_jar.db().lastTransaction()
+
+
+# From this number to the next.
+MIGRATIONS: dict[int, Callable[[MutableMapping[str, Any]], None]] = {1: _expect_checksums}
 
 
 def check_root(root: Mapping[str, Any], *, used: bool, where: str) -> None:
@@ -44,6 +53,7 @@ def prepare_root(root: MutableMapping[str, Any], *, used: bool, where: str) -> b
         root["schema"] = SCHEMA
         root["tasks"] = LOBTree()
         root["paused"] = False
+        root["unchecked_until"] = z64
         return True
     changed = False
     while schema < SCHEMA:

@@ -117,6 +117,8 @@ class Readers:
                 except (POSKeyError, ReadConflictError) as exc:
                     if last:
                         raise StorageError(f"the store cannot be read ({describe(exc)})") from exc
+                except StorageError:
+                    raise
                 except OSError as exc:
                     raise StorageError(f"the store cannot be read: {exc.strerror or exc}") from exc
                 except Exception as exc:  # each kind of store has its own for a server that is away

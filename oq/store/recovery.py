@@ -9,7 +9,9 @@ from typing import Any
 
 from ZODB._compat import PersistentUnpickler
 
+from oq.core.ids import format_id
 from oq.core.model import FinishedHead, Recovered, TaskState
+from oq.errors import StorageDamaged
 from oq.store.records import Head, decode_head, entry_from, unpack_state
 
 CACHE_BATCH = 2000  # tasks after which what was read is dropped again: memory stays flat
@@ -27,7 +29,10 @@ def recover(root: Mapping[str, Any], connection: Any, *, remote: bool = False) -
     load = _loader(connection)
     items = root["tasks"].items()
     for number, (key, record) in enumerate(_fetched(items, connection) if remote else items, 1):
-        packed_head, packed_state = load(record)
+        try:
+            packed_head, packed_state = load(record)
+        except StorageDamaged as exc:
+            raise StorageDamaged(f"task {format_id(key)}: {exc.message}") from exc
         head = heads.get(packed_head)
         if head is None:
             head = decode_head(packed_head)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from ZODB.POSException import POSError
 from ZODB.utils import z64
 
 from oq.errors import OqError, StorageDamaged, StorageError, StorageLocked
+from oq.store.checked import CheckedFileStorage
 from oq.store.lock import FolderLock
 from oq.store.migrations import SCHEMA
+from oq.store.tail import check_cut, check_transactions
 
 FILE_NAME = "Data.fs"
 MARKER_NAME = "oq.json"
@@ -101,6 +104,11 @@ class DataFolder:
 
     def _open_once(self) -> ZODB.DB:
         storage = open_file(self.file)
+        try:
+            check_cut(self.file)
+        except BaseException:
+            storage.close()
+            raise
         storage.pack_keep_old = True  # `ZodbJournal.pack` removes it, once the new file is safe
         try:
             if self.used or storage._index:  # a DB would make an empty root where there is none
@@ -112,6 +120,12 @@ class DataFolder:
         except BaseException:
             storage.close()
             raise
+
+    @staticmethod
+    def check_end(storage: Any, root: Mapping[str, Any]) -> None:
+        """Look at the last transactions of a file that was opened; from now on each read compares checksums."""
+        storage.unchecked_until = root["unchecked_until"]
+        check_transactions(storage)
 
     def _check(self) -> None:
         """Refuse a folder whose file is missing or cut off; undo a pack killed between its renames."""
@@ -169,7 +183,7 @@ class DataFolder:
 
 def open_file(path: Path, *, read_only: bool = False) -> Any:
     """Return the storage of *path*. One that cannot be read is closed: ZODB would leave that, and its lock, to chance."""
-    storage = FileStorage.__new__(FileStorage)
+    storage: Any = CheckedFileStorage.__new__(CheckedFileStorage)
     try:
         storage.__init__(str(path), read_only=read_only, packer=_pack_to_disk)
     except BaseException:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import secrets
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from tests.chaos.ledger import Broken  # noqa: E402
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="no kill later than that")
     parser.add_argument("--seed", type=int, default=None, help="by default a new one, which is told")
     parser.add_argument("--keep", metavar="FOLDER", type=Path, help="leave the data folder there")
     given = parser.parse_args()
@@ -30,7 +32,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="oq-chaos-") as folder:
         try:
             figures = Campaign(
-                given.keep or Path(folder), given.kills, seed, lambda line: print(line, flush=True)
+                given.keep or Path(folder),
+                given.kills,
+                seed,
+                lambda line: print(line, flush=True),
+                given.seconds,
             ).run()
         except Broken as broken:
             print(f"BROKEN: {broken}\nagain: python -m tests.chaos --kills {given.kills} --seed {seed}")

@@ -6,6 +6,7 @@ these fall together. So a seed that failed fails again after a few tries rather 
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 import threading
@@ -31,24 +32,25 @@ INSTANT_SHARE = 0.6  # of the kills
 INSTANT_SECONDS = 2.0  # after which a life whose instant does not come is killed all the same
 REST_SECONDS = 120.0  # for the tasks left at the end
 # How often an instant passes before it kills: recovery passes one a task, a commit comes many times a second.
-PASSES = {
-    "in-recovery": 60,
-    "before-commit": 40,
-    "commit-written": 40,
-    "commit-marked": 40,
-    "after-commit": 40,
-}
+COMMITS = ("before-commit", "commit-written", "commit-marked", "commit-durable", "after-commit")
+PASSES = {"in-recovery": 60} | dict.fromkeys(COMMITS, 40)
 FIRST_START = ("before-marker", "marker-written", "commit-written:1", "opening", "after-commit:1")
 
 
 class Campaign:
-    """*folder* is empty, or is made; *say* gets a line after each life."""
+    """*folder* is empty, or is made; *say* gets a line after each life. No kill comes later than after *seconds*."""
 
     def __init__(
-        self, folder: Path, kills: int, seed: int, say: Callable[[str], object] = lambda line: None
+        self,
+        folder: Path,
+        kills: int,
+        seed: int,
+        say: Callable[[str], object] = lambda line: None,
+        seconds: float = math.inf,
     ) -> None:
         self._data = folder / "data"
         self._kills = kills
+        self._seconds = seconds
         self._seed = seed
         self._say = say
         self._luck = random.Random(seed)
@@ -68,18 +70,20 @@ class Campaign:
         with fake_model_server() as fake:
             fake.default = self.model.reply
             self._url = fake.url
-            for number in range(1, self._kills + 1):
+            number = 0
+            while number < self._kills and time.monotonic() < began + self._seconds:
+                number += 1
                 try:
                     self._live(number, fake)
                 except Broken as broken:
                     raise Broken(f"seed {self._seed}, life {number}: {broken}") from None
             try:
-                self._end(self._kills + 1, fake)
+                self._end(number + 1, fake)
             except Broken as broken:
                 raise Broken(f"seed {self._seed}, the end: {broken}") from None
         return {
             "seed": self._seed,
-            "kills": self._kills,
+            "kills": number,
             "seconds": round(time.monotonic() - began, 1),
             "acknowledged": sum(client.answers for client in self.clients),
             "tasks": len(self.ledger.known),
@@ -127,7 +131,8 @@ class Campaign:
     def _begin(self, number: int, doom: str | None) -> Life:
         """Start a life, and check the account when it is up."""
         self._began_paused = self.ledger.paused is True
-        life = Life(self._data, f"{self._url}/{number}", WORKERS, doom)
+        env = {"CHAOS_KILL": doom} if doom else {}
+        life = Life(self._data, f"{self._url}/{number}", WORKERS, "tests.chaos.doomed", **env)
         if not life.url and life.process.wait(10) != -signal.SIGKILL:
             raise Broken(f"the server does not start: {life.said}")
         if life.url:

@@ -17,16 +17,19 @@ from ZODB.FileStorage import FileStorage
 
 import oq.cli
 import oq.engine
+import oq.store.checked
 import oq.store.recovery
 from oq.core.schedule import Schedule
+from oq.store.checked import CheckedFileStorage
 from oq.store.journal import ZodbJournal
 from oq.store.storages import DataFolder
 
 PLACES: dict[str, tuple[Any, str, bool]] = {
     # instant: (where the function is, its name, whether the kill comes after it)
     "before-commit": (ZodbJournal, "commit", False),
-    "commit-written": (FileStorage, "_finish", False),  # the transaction is in the file, marked unfinished
-    "commit-marked": (FileStorage, "_finish_finish", False),  # marked finished in a buffer, not flushed
+    "commit-written": (CheckedFileStorage, "_make_durable", False),  # it is in the file, marked unfinished
+    "commit-marked": (oq.store.checked, "fsync", False),  # marked finished, not yet forced to disk
+    "commit-durable": (CheckedFileStorage, "_make_durable", True),  # on disk, not yet in memory
     "after-commit": (ZodbJournal, "commit", True),  # on disk, nobody has been told
     "before-pack": (ZodbJournal, "pack", False),
     "pack-written": (FileStorage, "packer", True),

@@ -65,7 +65,9 @@ class Known:
 
     def may_run(self, life: int) -> bool:
         """Return whether the model server may see it in *life*: unless it was settled before, and not retried."""
-        return self.settled_life is None or self.settled_life >= life or self.retried_life == life
+        if self.retrying or self.retried_life == life:  # asked for, and how it came out was not seen yet
+            return True
+        return self.settled_life is None or self.settled_life >= life
 
     def look(self, task: Json, life: int) -> None:
         """Hold *task*, as the server told it just now, to what was known before."""
@@ -175,7 +177,8 @@ class Ledger:
             known = self.known[one.marker]
             expect(
                 known.may_run(life),
-                f"{one.marker} ran in life {life}, though settled in life {known.settled_life}: {known.seen}",
+                f"{one.marker} ran in life {life}, though settled in life {known.settled_life} "
+                f"(last retry asked for in life {known.retried_life}): {known.seen}",
             )
             expect(
                 known.due is None or one.at >= known.due - EARLY_SECONDS,

@@ -23,15 +23,18 @@ FAST = {
 
 
 class Life:
-    """A running `oq serve`; *url* is empty when it died before it listened."""
+    """A running `oq serve`; *url* is empty when it died before it listened.
 
-    def __init__(self, data: Path, model_url: str, workers: int, doom: str | None) -> None:
+    *module* is what stands between it and the world, *env* the variables that it reads.
+    """
+
+    def __init__(self, data: Path, model_url: str, workers: int, module: str, **env: str) -> None:
         self.began_at = time.time()
         self.said: list[str] = []
         self.url = ""
         self._heard = threading.Event()
         command = [
-            sys.executable, "-m", "tests.chaos.doomed", "serve", "--port", "0", "--data-dir", str(data),
+            sys.executable, "-m", module, "serve", "--port", "0", "--data-dir", str(data),
             "--ollama-host", model_url, "--workers", str(workers),
         ]  # fmt: skip
         self.process = subprocess.Popen(
@@ -40,7 +43,7 @@ class Life:
             stderr=subprocess.PIPE,
             text=True,
             cwd=data.parent,
-            env=environment(**FAST, **({"CHAOS_KILL": doom} if doom else {})),
+            env=environment(**FAST | env),
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -33,7 +33,6 @@ class Model:
 
     luck: random.Random
     asked: list[Asked] = field(default_factory=list)
-    used: set[int] = field(default_factory=set)  # connections
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     async def reply(self, exchange: Exchange) -> None:
@@ -43,8 +42,6 @@ class Model:
         with self.lock:
             asked = Asked(found[0].decode(), len(self.asked), time.time(), life)
             self.asked.append(asked)
-            first = exchange.request.connection not in self.used
-            self.used.add(exchange.request.connection)
         text = (f"{asked.marker} ", f"answer {asked.serial}")
         late = self.luck.choice((0.0, 0.0, 0.01, 0.05, 0.3))
         fate = self.luck.random()
@@ -55,9 +52,10 @@ class Model:
             await error_line("the runner has stopped", text[0])(exchange)
         elif fate < 0.15:
             await hangs_up(text[0])(exchange)
-        elif fate < 0.16 and first:
-            # Only there: on a connection that was used before, oq takes this for its end and asks again at once.
-            await resets()(exchange)
+        elif fate < 0.16:
+            # After a first byte. Before it, on a connection that was used before, oq takes a reset for the
+            # connection's end and asks again at once: two requests, one attempt.
+            await resets(text[0])(exchange)
         elif fate < 0.18:
             await status(400, "this prompt is not liked")(exchange)
         else:

@@ -15,6 +15,7 @@ from oq.core.messages import Step
 from oq.errors import StorageDamaged, StorageError, StorageLocked
 from oq.store import open_journal
 from oq.store.inspect import inspect_file
+from oq.store.migrations import SCHEMA
 
 from .conftest import FIRST
 
@@ -129,7 +130,7 @@ def test_the_index_file_does_not_matter(stored: Path, content: bytes | None) -> 
 def test_a_store_made_by_a_newer_oq_is_refused(stored: Path) -> None:
     db = ZODB.DB(FileStorage(str(stored)))
     with db.transaction() as connection:
-        connection.root()["schema"] = 2
+        connection.root()["schema"] = SCHEMA + 1
     db.close()
     with pytest.raises(StorageError, match="newer oq"):
         open_journal(stored.parent)
@@ -161,8 +162,8 @@ def test_a_migration_runs_once_and_is_kept(stored: Path, monkeypatch: pytest.Mon
     def add_note(root: dict[str, object]) -> None:
         root["note"] = "migrated"
 
-    monkeypatch.setattr("oq.store.migrations.SCHEMA", 2)
-    monkeypatch.setattr("oq.store.migrations.MIGRATIONS", {1: add_note})
+    monkeypatch.setattr("oq.store.migrations.SCHEMA", SCHEMA + 1)
+    monkeypatch.setattr("oq.store.migrations.MIGRATIONS", {SCHEMA: add_note})
     assert count(stored.parent) == 100
     monkeypatch.setattr("oq.store.migrations.MIGRATIONS", {})  # a second run would raise KeyError
     assert count(stored.parent) == 100

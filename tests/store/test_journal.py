@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from oq.core.messages import Step, Write
 from oq.core.model import Status, TaskState
 from oq.errors import StorageError, StorageFull
 from oq.store import ZodbJournal, open_journal
+from oq.store.checked import CheckedFileStorage
 from oq.store.records import BeatRecord, LeaseRecord
 
 from .conftest import FIRST
@@ -35,7 +37,7 @@ def test_many_steps_are_one_transaction_with_one_fsync(
         calls.append(descriptor)
         real(descriptor)
 
-    monkeypatch.setattr(FILESTORAGE, "fsync", fsync)
+    monkeypatch.setattr("oq.store.checked.fsync", fsync)
     journal.commit([submit(10, FIRST + 10 * n) for n in range(10)])
     assert len(calls) == 1
 
@@ -43,7 +45,7 @@ def test_many_steps_are_one_transaction_with_one_fsync(
 def test_steps_without_writes_cost_no_transaction(
     journal: ZodbJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FILESTORAGE, "fsync", lambda _: pytest.fail("no fsync expected"))
+    monkeypatch.setattr("oq.store.checked.fsync", lambda _: pytest.fail("no fsync expected"))
     journal.commit([Step(), Step()])
 
 
@@ -81,17 +83,24 @@ def test_a_failed_commit_changes_nothing_and_the_next_one_works(
     assert [task is None for task in journal.get([FIRST, FIRST + 1])] == [True, False]
 
 
+@pytest.mark.parametrize("all_refused", [False, True])
 def test_a_failed_fsync_takes_the_commit_back_and_the_next_one_works(
-    journal: ZodbJournal, submit: Submit, monkeypatch: pytest.MonkeyPatch, folder: Path
+    journal: ZodbJournal, submit: Submit, monkeypatch: pytest.MonkeyPatch, folder: Path, all_refused: bool
 ) -> None:
     def fail(_: int) -> None:
         raise OSError(5, "Input/output error")
 
     journal.commit([submit(1, FIRST + 7)])
+    size = journal.size()
     with monkeypatch.context() as patch:
-        patch.setattr(FILESTORAGE, "fsync", fail)
+        patch.setattr("oq.store.checked.fsync", fail)
+        if all_refused:  # even to cut off what was written; then the storage is closed, and opened anew later
+            patch.setattr(CheckedFileStorage, "_take_back", CheckedFileStorage.close)
         with pytest.raises(StorageError):
             journal.commit([submit()])
+    if not all_refused:
+        assert [task is None for task in journal.get([FIRST, FIRST + 7])] == [True, False], "it is read on"
+        assert journal.size() == size
     journal.commit([submit(1, FIRST + 1)])
     keys = [FIRST, FIRST + 1, FIRST + 7]
     assert [task is None for task in journal.get(keys)] == [True, False, False]
@@ -99,6 +108,26 @@ def test_a_failed_fsync_takes_the_commit_back_and_the_next_one_works(
     again = open_journal(folder)
     assert [task is None for task in again.get(keys)] == [True, False, False]
     again.close()
+
+
+def test_readers_do_not_wait_for_a_commit_that_waits_for_the_disk(
+    journal: ZodbJournal, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.commit([submit()])
+    found: list[list[bool]] = []
+
+    def read() -> None:
+        found.append([task is None for task in journal.get([FIRST, FIRST + 1])])
+
+    def fsync(descriptor: int) -> None:
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        reader.join(20)
+
+    monkeypatch.setattr("oq.store.checked.fsync", fsync)
+    journal.commit([submit(1, FIRST + 1)])
+    assert found == [[False, True]], "what was there can be read, what is not on disk yet cannot"
+    assert journal.get([FIRST + 1]) != [None]
 
 
 def test_a_packed_file_is_on_disk_before_it_takes_the_old_ones_place(
