@@ -150,6 +150,7 @@ class BackendError(OqError):
         retryable: whether the same request may succeed later.
         retry_limit: at most this many retries for this cause, whatever the task allows; None: no extra bound.
         unreachable: the server as a whole could not be reached; the task is not to blame.
+        elsewhere: this server does not have the model; another may.
         status: the HTTP status, when there was one; 500 for an error line in the middle of an answer.
         body: the error answer as it came, cut where it is longer than anybody reads; of the kind `content_type`.
     """
@@ -162,6 +163,7 @@ class BackendError(OqError):
         retryable: bool = False,
         retry_limit: int | None = None,
         unreachable: bool = False,
+        elsewhere: bool = False,
         status: int | None = None,
         body: bytes = b"",
         content_type: str = "",
@@ -171,6 +173,7 @@ class BackendError(OqError):
         self.retryable = retryable
         self.retry_limit = retry_limit
         self.unreachable = unreachable
+        self.elsewhere = elsewhere
         self.status = status
         self.body = body
         self.content_type = content_type

@@ -91,6 +91,7 @@ class Workers:
             return Failed(
                 error.message, error.code, error.retryable, error.retry_limit, error.unreachable,
                 None if error.status is None else Refusal(error.status, error.body, error.content_type),
+                error.elsewhere,
             )  # fmt: skip
         except Exception as error:
             # One attempt's accident, a bug of ours included, must not end the queue for all the others, nor end it

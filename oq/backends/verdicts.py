@@ -3,7 +3,7 @@
 One row a cause. The texts and statuses are those of Ollama 0.32 (server/routes.go, llm/server.go). Rule 1:
 the text makes a 500 more precise, since Ollama answers 500 to some bad requests too. Rule 2: otherwise the
 status decides. Rule 3: `unreachable` is only for a server nobody can reach; such a task is not to blame and
-spends no retry.
+spends no retry. Rule 4: `elsewhere` is for what this server lacks and another one may have: the model.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Verdict:
 
 _INVALID = "Correct the task; the same request cannot succeed."
 _PULL = "Pull it on that server: ollama pull {model}"
+_NO_MODEL = Verdict("model_not_found", advice=_PULL)
 _RUNNER = Verdict("runner_failed", True, FEW, "See the log of the model server.")
 _MEMORY = Verdict(
     "out_of_memory", True, ONCE_MORE, "Use a smaller model or num_ctx, or unload other models there."
@@ -45,7 +46,7 @@ BY_TEXT: tuple[tuple[re.Pattern[str], Verdict], ...] = tuple(
         (r"^invalid format:", Verdict("invalid_request", advice=_INVALID)),
         (r"^template: ", Verdict("invalid_request", advice=_INVALID)),
         (r"tensor .*exceeds file size", Verdict("model_damaged", advice=_PULL)),
-        (r"^model (['\"][^'\"]*['\"] )?not found", Verdict("model_not_found", advice=_PULL)),
+        (r"^model (['\"][^'\"]*['\"] )?not found", _NO_MODEL),
         (r"out of memory|requires more system memory|failed to allocate|cudamalloc failed", _MEMORY),
         (r"timed out waiting for llama-server to start", Verdict("load_failed", True, ONCE_MORE,
             "The model took too long to load; see the log of the model server.")),
@@ -130,6 +131,7 @@ def failure(
         retryable=verdict.retryable,
         retry_limit=verdict.retry_limit,
         unreachable=verdict is UNREACHABLE,
+        elsewhere=verdict is _NO_MODEL,
         status=status,
         body=body[:BODY_MAX],
         content_type=content_type[:TYPE_MAX],

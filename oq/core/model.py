@@ -57,7 +57,8 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     """One run of a task. Times are Unix seconds; `finished_at` is None while it runs.
 
     `outcome` is "" while it runs, then ``succeeded``, ``failed``, ``cancelled``, ``interrupted`` (not counted:
-    the server stopped or was killed) or ``unreachable`` (not counted: the model server could not be reached).
+    the server stopped or was killed), ``unreachable`` (not counted: the model server could not be reached) or
+    ``not_here`` (not counted: that model server does not have the model, and another one may).
     """
 
     number: int
@@ -374,6 +375,7 @@ class Failed(msgspec.Struct, frozen=True):
     retry_limit: int | None = None
     unreachable: bool = False
     refusal: Refusal | None = None
+    elsewhere: bool = False
 
 
 class Interrupted(msgspec.Struct, frozen=True):

@@ -9,6 +9,8 @@ Rule 3  Nobody starves: while a task has waited longer than `starvation_after`, 
 Rule 4  A host never has more than `max_loaded_models` different models in flight: a further one would wait inside
         Ollama behind all of them, out of our sight. A task that only this rule holds back makes the least used
         model on the host run dry, as soon as a lower priority or the bounds of rule 2 would overtake it.
+Rule 5  A host that said it does not have a model gets no task of it for `ABSENT_SECONDS`, while another host may have
+        it. For that host those tasks do not exist: the rules above look past them.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from functools import partial
 from oq.core.ids import created_at
 from oq.core.model import Entry, Status
 
+ABSENT_SECONDS = 60.0  # a model that was pulled meanwhile is found after this time at the latest
+ABSENT_KEPT = 256  # models a host is known not to have; of one forgotten it is asked again
 SLACK = 64  # entries of a heap that may be out of date before it is made anew
 
 
@@ -48,6 +52,10 @@ class Host:
     stopping: set[tuple[int, int]] = dataclasses.field(default_factory=set)  # of those, interrupted already
     in_flight: dict[str, int] = dataclasses.field(default_factory=dict)
     recent: list[str] = dataclasses.field(default_factory=list)  # affinities lately run here, newest last
+    absent: dict[str, float] = dataclasses.field(
+        default_factory=dict
+    )  # model → when it said it has it not; in order
+    barred: frozenset[str] = frozenset()  # of those, models that gain from going elsewhere (rule 5)
 
     @property
     def free(self) -> int:
@@ -59,6 +67,17 @@ class Host:
 
     def is_warm(self, affinity: str) -> bool:
         return affinity in self.recent
+
+    def lacks(self, model: str, now: float) -> bool:
+        """Return whether it said so lately."""
+        said_at = self.absent.get(model)
+        return said_at is not None and now < said_at + ABSENT_SECONDS
+
+    def note_absent(self, model: str, now: float) -> None:
+        self.absent.pop(model, None)
+        self.absent[model] = now
+        if len(self.absent) > ABSENT_KEPT:
+            del self.absent[next(iter(self.absent))]
 
     def begin(self, key: int, attempt: int, affinity: str) -> None:
         self.running[key, attempt] = affinity
@@ -136,17 +155,27 @@ class Level:
             heapq.heappop(lane.keys)
         return lane.keys[0]
 
-    def oldest(self) -> tuple[int, str]:
-        """Return the oldest key of all lanes and its affinity; there is one."""
-        while True:
+    def oldest(self, may: Callable[[int], bool] | None = None) -> tuple[int, str] | None:
+        """Return the oldest key of all lanes and its affinity; None if there is none.
+
+        With *may*, of those lanes whose oldest it is true of; what it passes over costs a look each.
+        """
+        aside: list[tuple[int, str]] = []
+        found = None
+        while self._heads and found is None:
             key, affinity = self._heads[0]
             head = self.oldest_of(affinity)
-            if head == key:
-                return key, affinity
             if head is None:
                 heapq.heappop(self._heads)
-            else:
+            elif head != key:
                 heapq.heapreplace(self._heads, (head, affinity))
+            elif may is not None and not may(key):
+                aside.append(heapq.heappop(self._heads))
+            else:
+                found = key, affinity
+        for item in aside:
+            heapq.heappush(self._heads, item)
+        return found
 
 
 class Waiting:
@@ -201,68 +230,69 @@ class Chooser:
         self._waiting = waiting
         self._entries = entries
         self._starts_since_aged = 0
-        self._overtaken: dict[int, tuple[int, int, float]] = {}  # by priority: key, how often, since when
+        self._overtaken: dict[
+            tuple[str, int], tuple[int, int, float]
+        ] = {}  # see `_View.name`; key, how often, since
 
     def choose(self, host: Host, now: float) -> int | None:
         """Return the key to start next on *host*, which has a free slot; None if nothing may start there."""
-        levels = self._waiting.levels()
-        # Where the host takes no further model, only tasks of those in flight may start (rule 4).
-        only = None if host.takes_another_model else list(host.in_flight)
-        aged = self._aged(levels, only, now)
+        view = _View(host, self._waiting.levels(), self._entries)
+        if not view.levels:
+            return None
+        aged = self._aged(view, now)
         if aged is None:
             self._starts_since_aged = 0
         elif self._starts_since_aged + 1 >= self.rules.starvation_share:
             self._starts_since_aged = 0
             return aged
-        key = self._highest(levels, only, host, now)
+        key = self._highest(view, now)
         if aged is not None and key is not None:
             self._starts_since_aged += 1
         return key
 
-    def _highest(self, levels: list[Level], only: list[str] | None, host: Host, now: float) -> int | None:
+    def _highest(self, view: _View, now: float) -> int | None:
         """Pick from the highest priority that may start (rules 1, 2 and 4)."""
-        victim = self._least_used(host)
-        for number, level in enumerate(levels):
-            if number == 1 and only is not None:  # the level above was held back by rule 4
-                only = [affinity for affinity in only if affinity != victim]
-            key = self._first(level, only, host, now)
+        for number, (level, oldest, affinity) in enumerate(view.levels):
+            if number == 1 and view.only is not None:  # the level above was held back by rule 4
+                view.only = [name for name in view.only if name != view.victim]
+            key = self._first(view, level, oldest, affinity, now)
             if key is not None:
                 return key
         return None
 
-    def _first(self, level: Level, only: list[str] | None, host: Host, now: float) -> int | None:
+    def _first(self, view: _View, level: Level, oldest: int, affinity: str, now: float) -> int | None:
         """Pick within one priority (rules 1, 2 and 4)."""
-        oldest, affinity = level.oldest()
-        able = None if only is None else _oldest_of(level, only)
+        only = view.only
+        able = None if only is None else view.oldest_of(level, only)
         if only is not None and able is None:
             return None
         may_start = only is None or affinity in only
-        if may_start and host.is_warm(affinity):
+        if may_start and view.host.is_warm(affinity):
             return oldest
         priority = self._entries[oldest].state.priority
-        if self._may_overtake(priority, oldest, now):
-            warm = _oldest_of(level, (name for name in host.recent if only is None or name in only))
+        if self._may_overtake(view, priority, oldest, now):
+            warm = view.oldest_of(level, (name for name in view.host.recent if only is None or name in only))
             best = warm if warm is not None else able if able is not None else oldest
             if best != oldest:
-                _, times, since = self._overtaken[priority]
-                self._overtaken[priority] = (oldest, times + 1, since)
+                _, times, since = self._overtaken[view.name, priority]
+                self._overtaken[view.name, priority] = (oldest, times + 1, since)
             return best
         if may_start:
             return oldest
-        victim = self._least_used(host)
-        return _oldest_of(level, (name for name in only or () if name != victim))
+        return view.oldest_of(level, (name for name in only or () if name != view.victim))
 
-    def _may_overtake(self, priority: int, oldest: int, now: float) -> bool:
-        key, times, since = self._overtaken.get(priority, (0, 0, now))
+    def _may_overtake(self, view: _View, priority: int, oldest: int, now: float) -> bool:
+        key, times, since = self._overtaken.get((view.name, priority), (0, 0, now))
         if key != oldest:
-            self._overtaken[priority] = (oldest, 0, now)
+            self._overtaken[view.name, priority] = (oldest, 0, now)
             times, since = 0, now
         return times < self.rules.affinity_limit and now - since < self.rules.affinity_wait
 
-    def _aged(self, levels: list[Level], only: list[str] | None, now: float) -> int | None:
+    def _aged(self, view: _View, now: float) -> int | None:
         if not self.rules.starvation_after or not self.rules.starvation_share:
             return None
-        found = [level.oldest()[0] if only is None else _oldest_of(level, only) for level in levels]
+        only = view.only
+        found = [oldest if only is None else view.oldest_of(level, only) for level, oldest, _ in view.levels]
         able = [key for key in found if key is not None]
         longest = min(able, key=lambda key: (self._since(key), key), default=None)
         if longest is None or now - self._since(longest) < self.rules.starvation_after:
@@ -272,11 +302,29 @@ class Chooser:
     def _since(self, key: int) -> float:
         return max(created_at(key), self._entries[key].state.run_at or 0.0)
 
-    @staticmethod
-    def _least_used(host: Host) -> str | None:
-        return min(host.in_flight, key=lambda name: (host.in_flight[name], name), default=None)
 
+class _View:
+    """What waits, as one host sees it: without what rule 5 keeps from it.
 
-def _oldest_of(level: Level, affinities: Iterable[str]) -> int | None:
-    keys = [key for name in affinities if (key := level.oldest_of(name)) is not None]
-    return min(keys, default=None)
+    Attributes:
+        name: under which it is counted who was overtaken: hosts that see everything count together.
+        levels: those that have something for the host, with the oldest key and its affinity.
+        only: where the host takes no further model, those in flight: only their tasks may start (rule 4).
+        victim: the least used model in flight.
+    """
+
+    def __init__(self, host: Host, levels: list[Level], entries: dict[int, Entry]) -> None:
+        self.host = host
+        self._entries = entries
+        self.name = host.name if host.barred else ""
+        may = self._may if host.barred else None
+        self.levels = [(level, *found) for level in levels if (found := level.oldest(may)) is not None]
+        self.only = None if host.takes_another_model else list(host.in_flight)
+        self.victim = min(host.in_flight, key=lambda name: (host.in_flight[name], name), default=None)
+
+    def _may(self, key: int) -> bool:
+        return self._entries[key].model not in self.host.barred
+
+    def oldest_of(self, level: Level, affinities: Iterable[str]) -> int | None:
+        keys = [key for name in affinities if (key := level.oldest_of(name)) is not None and self._may(key)]
+        return min(keys, default=None)

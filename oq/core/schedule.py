@@ -57,7 +57,7 @@ from oq.core.model import (
     entry_of,
 )  # fmt: skip
 from oq.core.retry import RetryPolicy
-from oq.core.rules import Chooser, Host, Rules, Waiting
+from oq.core.rules import ABSENT_SECONDS, Chooser, Host, Rules, Waiting
 from oq.errors import IdempotencyConflict, OqError, QueueClosed, QueueFull, TaskConflict, TaskNotFound
 
 PROBE_SECONDS = (
@@ -103,6 +103,7 @@ class Schedule:
         self._drain_at = float("inf")
         self._drain_replies: list[Reply] = []
         self._alarm = float("inf")
+        self._bar_at = float("inf")  # when rule 5 keeps other models from other hosts than now
 
     # --- start ------------------------------------------------------------------------------------------------
     def recover(self, stored: Recovered, now: float) -> Step:
@@ -174,6 +175,7 @@ class Schedule:
         """What follows every message: retention, drain, new starts, and the alarm."""
         self._clean(draft, now)
         self._interrupt_at_drain_end(draft, now)
+        self._bar(now)
         self._assign(draft, now)
         if self.draining and not any(host.running for host in self.hosts.values()):
             for reply in self._drain_replies:
@@ -193,7 +195,9 @@ class Schedule:
         while self._due and not self._is_due_entry(*self._due[0]):
             heapq.heappop(self._due)
         times = [host.probe_at for host in self.hosts.values() if host.probe_at is not None]
-        return min([self._cleanup_at, self._drain_at, *times, *(item[0] for item in self._due[:1])])
+        return min(
+            [self._cleanup_at, self._drain_at, self._bar_at, *times, *(item[0] for item in self._due[:1])]
+        )
 
     # --- submission -------------------------------------------------------------------------------------------
     def _admit(self, draft: Draft, message: Admit, now: float) -> None:
@@ -325,6 +329,12 @@ class Schedule:
                 self._requeue(draft, entry, now, "interrupted", None, None)
             case Failed(unreachable=True):
                 self._requeue(draft, entry, now, "unreachable", outcome.error, outcome.code)
+            case Failed(elsewhere=True) if len(self.hosts) > 1:
+                if self._may_be_elsewhere(entry, now):
+                    self._requeue(draft, entry, now, "not_here", outcome.error, outcome.code)
+                else:
+                    error = f"{outcome.error} No other model server has it either."
+                    self._end(draft, entry, Status.FAILED, now, "failed", error, outcome.code)
             case Failed():
                 allowed = entry.max_retries
                 if outcome.retry_limit is not None:
@@ -511,6 +521,46 @@ class Schedule:
             draft.announce(Notice(EventType.HOST_UP, host.name))
         else:
             host.probe_at = now + PROBE_SECONDS
+
+    # --- rule 5 -----------------------------------------------------------------------------------------------
+    def _may_be_elsewhere(self, entry: Entry, now: float) -> bool:
+        """Note that the host of this attempt lacks the model; return whether there is one that may have it.
+
+        Not one that said otherwise since the task began to look: to this task itself, or to another.
+        """
+        self._bar_at = now
+        here = self.hosts[entry.state.attempts[-1].host]
+        here.note_absent(entry.model, now)
+        told, since = {here.name}, now
+        for attempt in reversed(entry.state.attempts):
+            if attempt.outcome in ("failed", "cancelled", "succeeded"):
+                break  # it looked before that for another reason
+            since = attempt.started_at
+            if attempt.outcome == "not_here":
+                told.add(attempt.host)
+        left = [
+            host
+            for host in self.hosts.values()
+            if host.name not in told
+            and not (host.lacks(entry.model, now) and host.absent[entry.model] >= since)
+        ]
+        for host in left:
+            host.absent.pop(entry.model, None)  # what it said before is too old to fail a task
+        return bool(left)
+
+    def _bar(self, now: float) -> None:
+        """Keep models from hosts that lack them, where there is another host; see `Host.barred`."""
+        if now < self._bar_at:
+            return
+        hosts = self.hosts.values()
+        for host in hosts:
+            host.absent = {model: at for model, at in host.absent.items() if host.lacks(model, now)}
+        for host in hosts:
+            host.barred = frozenset(
+                model for model in host.absent if any(model not in other.absent for other in hosts)
+            )
+        said = [at for host in hosts for at in host.absent.values()]
+        self._bar_at = min(said, default=float("inf")) + ABSENT_SECONDS
 
     # --- what is due ------------------------------------------------------------------------------------------
     def _is_due_entry(self, at: float, key: int) -> bool:

@@ -14,6 +14,7 @@ TEXTS = {
     "draining": "the server is stopping and starts nothing",
     "paused": "the queue is paused",
     "hosts_down": "no model server answers",
+    "model_missing": "the hosts that answer do not have its model; one that does not answer may have it",
     "slots_busy": "every slot is taken",
     "models": "the hosts with a free slot run as many models as they may (max_loaded_models)",
     "next": "nothing holds it back: it starts in a moment",
@@ -52,7 +53,11 @@ def why_waiting(schedule: Schedule, key: int, storage_error: str | None = None) 
     if not up:
         errors = [host.error for host in schedule.hosts.values() if host.error]
         return Waiting("hosts_down", error=errors[0] if errors else None, hosts=tuple(schedule.hosts))
-    free = [host for host in up if host.free > 0]
+    able = [host for host in up if entry.model not in host.barred]
+    if not able:
+        down = [host for host in schedule.hosts.values() if entry.model not in host.barred]
+        return Waiting("model_missing", error=down[0].error, hosts=tuple(host.name for host in down))
+    free = [host for host in able if host.free > 0]
     if not free:
         return Waiting("slots_busy")
     if not any(host.takes_another_model or entry.affinity in host.in_flight for host in free):

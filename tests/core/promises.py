@@ -32,7 +32,7 @@ from oq.core.model import (
     entry_of,
 )  # fmt: skip
 from oq.core.retry import RetryPolicy
-from oq.core.rules import Host, Rules
+from oq.core.rules import ABSENT_SECONDS, Host, Rules
 from oq.core.schedule import Limits, Schedule
 from oq.errors import IdempotencyConflict, OqError, QueueClosed, QueueFull
 
@@ -68,6 +68,7 @@ class Seat:
     recent: list[str] = dataclasses.field(default_factory=list)
     up: bool = True
     probe_at: float = math.inf
+    absent: dict[str, float] = dataclasses.field(default_factory=dict)  # model → when it was said to lack it
 
     def loaded(self) -> dict[str, int]:
         names = list(self.held.values())
@@ -117,7 +118,9 @@ class Promises:
     draining: bool
     drain_at: float
     drains: list[Asked]  # not answered yet
-    passed_over: dict[int, tuple[int, int, float]]  # priority → head, how often, since when
+    passed_over: dict[
+        tuple[str, int], tuple[int, int, float]
+    ]  # (host, priority) → head, how often, since when
     starts_since_jump: int
 
     def stored(self) -> Recovered:
@@ -146,13 +149,17 @@ class Promises:
         assert (state.attempts[-1].number, state.attempts[-1].host) == (run.attempt, run.host)
         assert state.attempts[-1].finished_at is None
         assert run.key in waiting
+        assert not self.barred(run.host, run.key), "another host may have the model that this one lacks"
         assert seat.takes(name), "more models in flight than the host may load"
-        self._check_rank(run.key, name, state.priority, seat, waiting, since)
+        visible = {key for key in waiting if not self.barred(run.host, key)}
+        self._check_rank(run.key, name, state.priority, run.host, visible, since)
         seat.start(run.key, run.attempt, name)
 
     def _check_rank(
-        self, key: int, name: str, priority: int, seat: Seat, waiting: set[int], since: Callable[[int], float]
+        self, key: int, name: str, priority: int, host: str, waiting: set[int], since: Callable[[int], float]
     ) -> None:
+        seat = self.seats[host]
+        view = host if any(self.bars(host, model) for model in seat.absent) else ""
         rules = self.shape.rules
         able = {other for other in waiting if seat.takes(self.affinity(other))}
         higher = {other for other in waiting if self.disk[other].state.priority > priority}
@@ -166,7 +173,7 @@ class Promises:
             if key == oldest:
                 return
             assert self.affinity(oldest) != name, "overtaken by its own kind"
-            head, times, first = self.passed_over.get(priority, (0, 0, 0.0))
+            head, times, first = self.passed_over.get((view, priority), (0, 0, 0.0))
             if head != oldest:
                 times, first = 0, self.now
             older = {self.affinity(other) for other in equal & free if other < key}
@@ -175,7 +182,7 @@ class Promises:
                     return  # perhaps by rule 3, and then not counted
                 assert name in seat.recent or not older, "a cold task overtook"
                 assert not older & set(seat.recent), "the older one is warm"
-                self.passed_over[priority] = (oldest, times + 1, first)
+                self.passed_over[view, priority] = (oldest, times + 1, first)
                 return
             if oldest not in free and name != driest:  # rule 4, once the bounds of rule 2 are reached
                 return
@@ -193,6 +200,17 @@ class Promises:
             levels[self.disk[other].state.priority] = other
         longest = min(map(since, levels.values()))
         return key in levels.values() and since(key) <= longest <= self.now - rules.starvation_after
+
+    def lacks(self, host: str, model: str) -> bool:
+        said_at = self.seats[host].absent.get(model)
+        return said_at is not None and self.now < said_at + ABSENT_SECONDS
+
+    def bars(self, host: str, model: str) -> bool:
+        """Whether tasks of *model* are kept from *host*, since another one may have it (rule 5)."""
+        return self.lacks(host, model) and not all(self.lacks(other, model) for other in self.seats)
+
+    def barred(self, host: str, key: int) -> bool:
+        return self.bars(host, self.disk[key].spec.model)
 
     def affinity(self, key: int) -> str:
         return affinity(self.disk[key].spec)
@@ -231,13 +249,14 @@ class Promises:
         for name, seat in self.seats.items():
             if not seat.up or len(seat.held) >= seat.slots:
                 continue
-            for key in waiting:
+            visible = [key for key in waiting if not self.barred(name, key)]
+            for key in visible:
                 if not seat.takes(self.affinity(key)):
                     continue
                 priority = self.disk[key].state.priority
                 held_back = any(
                     not seat.takes(self.affinity(other)) and self.disk[other].state.priority >= priority
-                    for other in waiting
+                    for other in visible
                 )
                 dry = held_back and self.affinity(key) == seat.least_used()
                 assert dry, f"{name} idles while {key} waits"
@@ -279,6 +298,12 @@ class Promises:
             task.state.run_at or 0.0 for task in self.disk.values() if task.state.status is Status.SCHEDULED
         ]
         due += [seat.probe_at for seat in self.seats.values()]
+        due += [
+            seat.absent[model] + ABSENT_SECONDS
+            for host, seat in self.seats.items()
+            for model in seat.absent
+            if self.bars(host, model)
+        ]
         overdue = {
             attempt
             for seat in self.seats.values()
@@ -317,10 +342,28 @@ class Promises:
             numbers = [attempt.number for attempt in task.state.attempts]
             assert numbers == sorted(set(numbers)), "an attempt's number is used once"
 
+    def left_to_ask(self, host: str, task: Stored) -> bool:
+        """Note that *host* lacks the model of *task*, which runs there; return whether another one may have it."""
+        model, attempts = task.spec.model, task.state.attempts
+        ended = [
+            n for n, attempt in enumerate(attempts) if attempt.outcome in ("failed", "cancelled", "succeeded")
+        ]
+        trail = attempts[ended[-1] + 1 :] if ended else attempts
+        told = {attempt.host for attempt in trail if attempt.outcome == "not_here"} | {host}
+        left = set()
+        for name, seat in self.seats.items():
+            said_since = self.lacks(name, model) and seat.absent[model] >= trail[0].started_at
+            if name not in told and not said_since:
+                seat.absent.pop(model, None)
+                left.add(name)
+        self.seats[host].absent[model] = self.now
+        return bool(left)
+
     # --- what one message must lead to ----------------------------------------------------------------------------
     def check_outcome(
-        self, before: Stored | None, key: int, attempt: int, outcome: Outcome, luck: float
+        self, before: Stored | None, key: int, attempt: int, outcome: Outcome, luck: float, left: bool
     ) -> None:
+        """*left*: whether a host is left that may have the model, when this one has not."""
         if (
             before is None
             or before.state.status is not Status.RUNNING
@@ -343,6 +386,10 @@ class Promises:
                 assert record.outcome == (
                     "interrupted" if isinstance(outcome, Interrupted) else "unreachable"
                 )
+            case Failed(elsewhere=True) if len(self.seats) > 1 and left:
+                assert task.state.status in (Status.PENDING, Status.RUNNING)
+                assert task.state.retry_count == was.retry_count, "not the task's fault"
+                assert record.outcome == "not_here"
             case Failed(retryable=retryable, retry_limit=limit):
                 most = task.spec.max_retries if limit is None else min(limit, task.spec.max_retries)
                 assert record.outcome == "failed"
@@ -352,7 +399,9 @@ class Promises:
                     assert task.state.run_at == self.now + self.shape.retry.delay(was.retry_count + 1, luck)
                 else:
                     assert task.state.status is Status.FAILED
-                    assert (task.state.error, task.state.error_code) == (outcome.error, outcome.code)
+                    assert task.state.error_code == outcome.code
+                    assert task.state.error is not None
+                    assert task.state.error.startswith(outcome.error)
 
     def check_admission(
         self,

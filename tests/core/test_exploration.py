@@ -153,10 +153,10 @@ def identity(world: World) -> tuple[Any, ...]:
     )
 
 
-def _overtaken(world: World, order: dict[int, int]) -> Iterator[tuple[int, int, int]]:
-    for priority, (key, times, _) in world.passed_over.items():
+def _overtaken(world: World, order: dict[int, int]) -> Iterator[tuple[str, int, int, int]]:
+    for (view, priority), (key, times, _) in world.passed_over.items():
         if world.disk[key].state.status is Status.PENDING:
-            yield priority, order[key], times
+            yield view, priority, order[key], times
 
 
 @pytest.mark.slow

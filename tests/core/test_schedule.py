@@ -8,7 +8,9 @@ from oq.core.ids import IdSource
 from oq.core.messages import Interrupt, Probe, Respond, Retry, Run, Tick
 from oq.core.model import ATTEMPTS_KEPT, Failed, Interrupted, Status, Succeeded, TaskState, entry_of
 from oq.core.retry import RetryPolicy
+from oq.core.rules import ABSENT_KEPT, ABSENT_SECONDS
 from oq.core.schedule import DELETES_PER_STEP, PROBE_SECONDS, Limits
+from oq.core.waiting import why_waiting
 from oq.errors import IdempotencyConflict, QueueClosed, QueueFull, TaskConflict, TaskNotFound
 
 from .promises import Asked, Shape, Stored
@@ -17,6 +19,7 @@ from .world import World, spec
 DONE = Succeeded(b'{"done": true}')
 BUSY = Failed("busy", "busy", retryable=True)
 GONE = Failed("no route", "unreachable", retryable=True, unreachable=True)
+ABSENT = Failed("no such model.", "model_not_found", elsewhere=True)
 
 
 def open_world(slots: int = 1, hosts: int = 1, **limits: float) -> World:
@@ -455,3 +458,116 @@ def test_retention_works_in_slices_until_all_is_done() -> None:
         world.ring()
     assert sizes == [many - DELETES_PER_STEP, many - 2 * DELETES_PER_STEP]
     assert sorted(world.ended) == list(keys)[-10:]
+
+
+# --- a model that is not everywhere
+def test_a_model_missing_on_one_host_is_looked_for_on_another_and_costs_no_retry() -> None:
+    world = open_world(hosts=2)
+    key = submit(world, max_retries=0)
+    end(world, key, ABSENT)
+    was = state(world, key)
+    assert (was.status, was.host, was.retry_count) == (Status.RUNNING, "h2", 0)
+    assert [(a.host, a.outcome, a.code) for a in was.attempts] == [
+        ("h1", "not_here", "model_not_found"),
+        ("h2", "", None),
+    ]
+    end(world, key)
+    assert state(world, key).status is Status.COMPLETED
+
+
+def test_a_model_missing_everywhere_fails_once_every_host_said_so() -> None:
+    world = open_world(hosts=3)
+    key = submit(world, max_retries=3)
+    for _ in range(3):
+        end(world, key, ABSENT)
+    was = state(world, key)
+    assert (was.status, was.error_code) == (Status.FAILED, "model_not_found")
+    assert [a.host for a in was.attempts] == ["h1", "h2", "h3"]
+    assert [a.outcome for a in was.attempts] == ["not_here", "not_here", "failed"]
+    assert was.error is not None
+    assert was.error.endswith("No other model server has it either.")
+
+
+def test_with_one_host_a_missing_model_fails_at_once_in_its_own_words() -> None:
+    world = open_world()
+    key = submit(world)
+    end(world, key, ABSENT)
+    assert (state(world, key).status, state(world, key).error) == (Status.FAILED, ABSENT.error)
+
+
+def test_later_tasks_go_past_the_host_that_lacks_their_model() -> None:
+    world = open_world(hosts=2)
+    first = submit(world)
+    end(world, first, ABSENT)
+    end(world, first)
+    second, third = submit(world), submit(world)
+    assert (state(world, second).host, state(world, third).status) == ("h2", Status.PENDING)
+    other = submit(world, model="b")
+    assert state(world, other).host == "h1", "other models still go there"
+
+
+def test_a_host_is_asked_again_after_a_while() -> None:
+    world = open_world(hosts=2)
+    first = submit(world)
+    end(world, first, ABSENT)
+    waits = submit(world)
+    assert state(world, waits).status is Status.PENDING
+    world.pass_time(ABSENT_SECONDS)
+    world.ring()
+    assert state(world, waits).host == "h1"
+
+
+def test_a_missing_model_waits_for_a_host_that_is_down_since_that_may_have_it() -> None:
+    world = open_world(hosts=2)
+    key = submit(world)
+    end(world, key, GONE)
+    assert state(world, key).host == "h2"
+    end(world, key, ABSENT)
+    assert state(world, key).status is Status.PENDING
+    waiting = why_waiting(world.schedule, key)
+    assert waiting is not None
+    assert (waiting.reason, waiting.hosts, waiting.error) == ("model_missing", ("h1",), "no route")
+    world.pass_time(PROBE_SECONDS)
+    world.ring()
+    read_all(world)
+    world.answer_probe("h1", True)
+    assert state(world, key).host == "h1"
+
+
+def test_what_a_host_said_before_a_task_began_to_look_does_not_fail_it() -> None:
+    """The model may have been pulled in between."""
+    world = open_world(hosts=2)
+    first = submit(world)
+    end(world, first, ABSENT)
+    end(world, first, ABSENT)
+    assert state(world, first).status is Status.FAILED
+    world.pass_time(1.0)
+    world.retry(first)
+    tried = state(world, first).host
+    end(world, first, ABSENT)
+    assert state(world, first).status is Status.RUNNING
+    assert state(world, first).host != tried
+    end(world, first)
+    assert state(world, first).status is Status.COMPLETED
+
+
+def test_of_many_tasks_for_a_missing_model_each_is_asked_for_once_at_most_after_the_first() -> None:
+    world = open_world(hosts=2)
+    world.pause()
+    keys = [submit(world) for _ in range(6)]
+    world.resume()
+    asked = 0
+    while running := [key for key in keys if state(world, key).status is Status.RUNNING]:
+        end(world, running[0], ABSENT)
+        asked += 1
+    assert {state(world, key).status for key in keys} == {Status.FAILED}
+    assert asked <= len(keys) + 2
+
+
+def test_what_hosts_lack_is_bounded() -> None:
+    world = open_world(hosts=2)
+    for number in range(ABSENT_KEPT + 5):
+        key = submit(world, model=f"m{number}")
+        end(world, key, ABSENT)
+        end(world, key, ABSENT)
+    assert {len(host.absent) for host in world.schedule.hosts.values()} == {ABSENT_KEPT}

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from oq.core.model import Failed, Interrupted, Outcome, Status, Succeeded, TaskSpec
 from oq.core.retry import RetryPolicy
-from oq.core.rules import Rules
+from oq.core.rules import ABSENT_SECONDS, Rules
 from oq.core.schedule import Limits
 
 from .promises import Shape
@@ -42,7 +42,9 @@ OUTCOMES = st.sampled_from(
     [
         Succeeded(b'{"done": true}'),
         Succeeded(b'{"done": true}'),
-        Failed("no such model", "model_not_found"),
+        Failed("wrong option", "invalid_request"),
+        Failed("no such model", "model_not_found", elsewhere=True),
+        Failed("no such model", "model_not_found", elsewhere=True),
         Failed("busy", "busy", retryable=True),
         Failed("slow", "timeout", retryable=True, retry_limit=1),
         Failed("gone", "unreachable", retryable=True, unreachable=True),
@@ -153,7 +155,7 @@ class ScheduleMachine(RuleBasedStateMachine):
     def answer_probe(self, data: st.DataObject, up: bool) -> None:
         self.world.answer_probe(self.pick(data, self.world.probing), up)
 
-    @rule(seconds=st.sampled_from([0.25, 1.0, 5.0]))
+    @rule(seconds=st.sampled_from([0.25, 1.0, 5.0, ABSENT_SECONDS]))
     def pass_time(self, seconds: float) -> None:
         self.world.pass_time(seconds)
 

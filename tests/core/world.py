@@ -77,7 +77,9 @@ class World(Promises):
         self.draining = False
         self.drain_at = math.inf
         self.drains: list[Asked] = []
-        self.passed_over: dict[int, tuple[int, int, float]] = {}  # priority → head, how often, since when
+        self.passed_over: dict[
+            tuple[str, int], tuple[int, int, float]
+        ] = {}  # (host, priority) → head, how often, since
         self.starts_since_jump = 10**9
         before = dict(self.disk)
         step = self.schedule.recover(self.stored(), self.now)
@@ -165,8 +167,13 @@ class World(Promises):
         if isinstance(outcome, Failed) and outcome.unreachable and seat.up:
             seat.up, seat.probe_at = False, self.now + PROBE_SECONDS
         before = self.disk.get(key)
+        left = False
+        if isinstance(outcome, Failed) and outcome.elsewhere and len(self.seats) > 1 and before is not None:
+            attempts = before.state.attempts
+            if before.state.status is Status.RUNNING and attempts[-1].number == attempt:
+                left = self.left_to_ask(attempts[-1].host, before)
         self._handle(Finished(key, attempt, outcome), luck)
-        self.check_outcome(before, key, attempt, outcome, luck)
+        self.check_outcome(before, key, attempt, outcome, luck, left)
 
     def answer_probe(self, host: str, up: bool) -> None:
         self.probing.remove(host)
