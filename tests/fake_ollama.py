@@ -157,6 +157,7 @@ class FakeOllama:
         self.loaded: list[str] = []
         self.default: Reply = says("Hello", " world")
         self.other: dict[str, Reply] = {}  # replies for further paths
+        self.rest: Reply = self._other  # for all that is no work: version, tags, ps
         self.changed = trio.Event()  # set and replaced at each request, answer and closed connection
         self._script: deque[Reply] = deque()
 
@@ -201,7 +202,7 @@ class FakeOllama:
             if exchange.type:
                 reply = self._script.popleft() if self._script else self.default
             else:
-                reply = self.other.get(request.path, self._other)
+                reply = self.other.get(request.path, self.rest)
             await reply(exchange)
             request.answered_at = trio.current_time()
         except HungUp:

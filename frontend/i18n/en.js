@@ -43,7 +43,7 @@ export default {
   "new.inputs": "Texts to embed, one a line", "new.message": "Message {number}", "new.messages": "Messages", "new.modelHint": "choose or type", "new.more": "Also kept from the original:", "new.noModels": "such as llama3.2",
   "new.notJson": "This is not valid JSON.", "new.notObject": "This must be a JSON object: { … }", "new.options": "Model options (JSON)", "new.prompt": "Prompt", "new.remove": "Remove message {number}", "new.retries": "Retries",
   "new.role": "Role of message {number}", "new.schema": "JSON schema", "new.submit": "Submit", "new.system": "System", "new.tagsHint": "separated by commas", "new.think": "Thinking", "new.title": "New task",
-  "outcome.cancelled": "Cancelled", "outcome.failed": "Attempt failed", "outcome.interrupted": "Interrupted", "outcome.succeeded": "Succeeded", "outcome.unreachable": "Host out of reach",
+  "outcome.cancelled": "Cancelled", "outcome.failed": "Attempt failed", "outcome.interrupted": "Interrupted", "outcome.not_here": "Model not there", "outcome.succeeded": "Succeeded", "outcome.unreachable": "Host out of reach",
   "output.cut": "Only the beginning is shown; the answer has {count} characters.", "output.none": "The answer is empty.", "output.notYet": "There is no text.", "output.soon": "Waiting for the first words …",
   "page.broken": "The page has met a mistake of its own. The queue is not affected.", "page.reload": "Load the page again",
   "priority.critical": "Critical", "priority.high": "High", "priority.low": "Low", "priority.normal": "Normal",
@@ -60,7 +60,7 @@ export default {
   "token.keep": "Keep it in this browser", "token.label": "Token", "token.save": "Use it", "token.text": "This server wants a token. Whoever runs it makes one with: oq token create NAME --scope read. It is kept until this tab is closed.", "token.title": "Token",
   "type.chat": "chat", "type.embed": "embed", "type.generate": "generate",
   "vectors.copy": "Copy the embeddings", "vectors.count": "Embeddings: {count} × {dimensions} numbers. The first begins:",
-  "waiting.draining": "The server is draining", "waiting.expected": "expected to start in {in} ({time})", "waiting.first": "next in the queue", "waiting.hosts_down": "No model server answers", "waiting.models": "The free hosts have as many models loaded as they may",
+  "waiting.draining": "The server is draining", "waiting.expected": "expected to start in {in} ({time})", "waiting.first": "next in the queue", "waiting.hosts_down": "No model server answers", "waiting.model_missing": "The hosts that answer do not have its model", "waiting.models": "The free hosts have as many models loaded as they may",
   "waiting.next": "Starts in a moment", "waiting.paused": "The queue is paused", "waiting.position": "number {position} in the queue", "waiting.retry": "Waits for its next try", "waiting.scheduled": "Scheduled", "waiting.slots_busy": "All slots are busy",
   "waiting.storage": "The disk refuses writes", "waiting.until": "until {time} (in {in})",
 };

@@ -43,7 +43,7 @@ export default {
   "new.inputs": "要嵌入的文本，每行一条", "new.message": "消息 {number}", "new.messages": "消息", "new.modelHint": "选择或输入", "new.more": "同时保留原任务的：", "new.noModels": "例如 llama3.2",
   "new.notJson": "这不是有效的 JSON。", "new.notObject": "必须是 JSON 对象：{ … }", "new.options": "模型选项（JSON）", "new.prompt": "提示", "new.remove": "删除消息 {number}", "new.retries": "重试次数",
   "new.role": "消息 {number} 的角色", "new.schema": "JSON 模式", "new.submit": "提交", "new.system": "系统提示", "new.tagsHint": "用逗号分隔", "new.think": "思考", "new.title": "新建任务",
-  "outcome.cancelled": "已取消", "outcome.failed": "尝试失败", "outcome.interrupted": "被中断", "outcome.succeeded": "成功", "outcome.unreachable": "主机不可达",
+  "outcome.cancelled": "已取消", "outcome.failed": "尝试失败", "outcome.interrupted": "被中断", "outcome.not_here": "主机上没有该模型", "outcome.succeeded": "成功", "outcome.unreachable": "主机不可达",
   "output.cut": "仅显示开头；回答共 {count} 个字符。", "output.none": "回答为空。", "output.notYet": "没有文本。", "output.soon": "等待第一个字…",
   "page.broken": "页面自身出错。队列不受影响。", "page.reload": "重新加载页面",
   "priority.critical": "关键", "priority.high": "高", "priority.low": "低", "priority.normal": "普通",
@@ -60,7 +60,7 @@ export default {
   "token.keep": "保存在此浏览器中", "token.label": "令牌", "token.save": "使用", "token.text": "此服务器需要令牌。管理员可用 oq token create NAME --scope read 创建。令牌保留到此标签页关闭为止。", "token.title": "令牌",
   "type.chat": "对话", "type.embed": "嵌入", "type.generate": "生成",
   "vectors.copy": "复制向量", "vectors.count": "向量：{count} × {dimensions} 个数。第一个开头：",
-  "waiting.draining": "服务器正在排空", "waiting.expected": "预计 {in}后开始（{time}）", "waiting.first": "队列中的下一个", "waiting.hosts_down": "没有模型服务器响应", "waiting.models": "空闲主机已加载允许的最多模型",
+  "waiting.draining": "服务器正在排空", "waiting.expected": "预计 {in}后开始（{time}）", "waiting.first": "队列中的下一个", "waiting.hosts_down": "没有模型服务器响应", "waiting.model_missing": "可用的主机上没有该模型", "waiting.models": "空闲主机已加载允许的最多模型",
   "waiting.next": "即将开始", "waiting.paused": "队列已暂停", "waiting.position": "队列第 {position} 位", "waiting.retry": "等待下次尝试", "waiting.scheduled": "已排期", "waiting.slots_busy": "所有槽位都忙",
   "waiting.storage": "磁盘拒绝写入", "waiting.until": "到 {time}（{in}后）",
 };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,7 @@ from oq.errors import BackendError
 from oq.ports import BackendInfo, Forwarded, Headers, Piece
 
 PROBE_SECONDS = 2.0
+PROBE_AGAIN_SECONDS = 0.5  # so at most 4 such requests at a time
 INFO_SECONDS = 5.0
 TAIL_SECONDS = (
     1.0  # how long the end of an answer may take after its last line; then the connection is closed
@@ -33,7 +35,8 @@ class OllamaBackend:
         name: what the host is called in settings; used in messages.
         url: its address as in OLLAMA_HOST: ``gpu1``, ``http://host:11434``, ``https://user:pass@host/path``.
         connect_timeout: seconds for the name, the connection and TLS together.
-        idle_timeout: seconds of silence, before the answer begins or within it, after which it is given up.
+        idle_timeout: seconds of silence, before the answer begins or within it, after which it is given up; 0 for no
+            bound. When the server then answers no probe either, it counts as unreachable.
         max_result_bytes: a larger answer is refused and its connection closed.
     """
 
@@ -46,6 +49,7 @@ class OllamaBackend:
         idle_timeout: float = 120.0,
         max_result_bytes: int = MAX_RESULT_BYTES,
     ) -> None:
+        idle_timeout = idle_timeout or math.inf
         self.name = name
         self._server = Server(url, connect_timeout=connect_timeout, idle_timeout=idle_timeout)
         self.url = self._server.address.url
@@ -78,18 +82,33 @@ class OllamaBackend:
             raise failure(LOST_LATE if exc.begun else LOST_EARLY, f"{self._who}: {exc}") from exc
         except Silence as exc:
             what = f"timeout: {self._who} was silent for {self._idle_timeout:g} s"
+            if not await self.probe():  # not this task is slow: the server hangs, and that is an outage
+                raise failure(UNREACHABLE, f"{what} and does not answer /api/version either") from exc
             raise failure(SILENCE, what) from exc
         yield reader.result()
 
     async def probe(self) -> bool:
-        """Return whether it answers anything at all; never raises."""
-        with trio.move_on_after(PROBE_SECONDS):
+        """Return whether it answers anything at all; never raises.
+
+        While it is silent it is asked again, beside: a server that comes back may answer only who asks then.
+        """
+        answers = False
+
+        async def ask() -> None:
+            nonlocal answers
             try:
                 await self._get("/api/version")
+                answers = True
             except BackendError:
-                return False
-            return True
-        return False
+                pass
+            nursery.cancel_scope.cancel()
+
+        with trio.move_on_after(PROBE_SECONDS):
+            async with trio.open_nursery() as nursery:
+                while True:
+                    nursery.start_soon(ask)
+                    await trio.sleep(PROBE_AGAIN_SECONDS)
+        return answers
 
     async def info(self) -> BackendInfo:
         """Return what it says of itself; never raises. Fields it does not answer stay empty."""

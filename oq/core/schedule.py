@@ -333,7 +333,7 @@ class Schedule:
                 if self._may_be_elsewhere(entry, now):
                     self._requeue(draft, entry, now, "not_here", outcome.error, outcome.code)
                 else:
-                    error = f"{outcome.error} No other model server has it either."
+                    error = f"{outcome.error} (no other model server has it either)"
                     self._end(draft, entry, Status.FAILED, now, "failed", error, outcome.code)
             case Failed():
                 allowed = entry.max_retries

@@ -15,7 +15,7 @@ TEXTS = {
     "paused": "the queue is paused",
     "hosts_down": "no model server answers",
     "model_missing": "the hosts that answer do not have its model; one that does not answer may have it",
-    "slots_busy": "every slot is taken",
+    "slots_busy": "every slot that it may take is taken",
     "models": "the hosts with a free slot run as many models as they may (max_loaded_models)",
     "next": "nothing holds it back: it starts in a moment",
 }

@@ -341,8 +341,8 @@ def test_what_is_no_address_is_refused(given: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_tls_front(fake: FakeOllama, authority: trustme.CA) -> AsyncIterator[int]:
-    """Give *fake* a TLS front; yields its port."""
+async def open_tls_front(fake: FakeOllama, authority: trustme.CA, port: int = 0) -> AsyncIterator[int]:
+    """Give *fake* a TLS front at *port*, 0 for a free one; yields its port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
 
@@ -361,7 +361,7 @@ async def open_tls_front(fake: FakeOllama, authority: trustme.CA) -> AsyncIterat
                 nursery.start_soon(copy, stream, inner, nursery.cancel_scope)
                 nursery.start_soon(copy, inner, stream, nursery.cancel_scope)
 
-    listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1", https_compatible=True)
+    listeners = await trio.open_ssl_over_tcp_listeners(port, context, host="127.0.0.1", https_compatible=True)
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, serve, listeners)
         inner = listeners[0].transport_listener

@@ -485,7 +485,7 @@ def test_a_model_missing_everywhere_fails_once_every_host_said_so() -> None:
     assert [a.host for a in was.attempts] == ["h1", "h2", "h3"]
     assert [a.outcome for a in was.attempts] == ["not_here", "not_here", "failed"]
     assert was.error is not None
-    assert was.error.endswith("No other model server has it either.")
+    assert was.error.endswith("(no other model server has it either)")
 
 
 def test_with_one_host_a_missing_model_fails_at_once_in_its_own_words() -> None:
