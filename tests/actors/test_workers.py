@@ -30,7 +30,9 @@ class Shop:
         self.jobs, self.jobs_out = trio.open_memory_channel[Start](100)
         self.inbox, self.inbox_out = trio.open_memory_channel[Inbound | Stop](100)
         self.events, self.events_out = trio.open_memory_channel[Chunk](100)
-        self.workers = Workers({"h": self.backend}, self.payloads, self.journal, inline, 60.0)
+        self.workers = Workers(
+            {"h": self.backend}, self.payloads, self.journal, inline, 60.0, lambda schema, text: None
+        )
 
     def new(self, key: int) -> Write:
         return Write(key, TaskState(Status.PENDING, 5), SPEC)
