@@ -133,10 +133,14 @@ class Campaign:
         self._began_paused = self.ledger.paused is True
         env = {"CHAOS_KILL": doom} if doom else {}
         life = Life(self._data, f"{self._url}/{number}", WORKERS, "tests.chaos.doomed", **env)
-        if not life.url and life.process.wait(10) != -signal.SIGKILL:
-            raise Broken(f"the server does not start: {life.said}")
-        if life.url:
-            self._audit(life, number)
+        try:
+            if not life.url and life.process.wait(10) != -signal.SIGKILL:
+                raise Broken(f"the server does not start: {life.said}")
+            if life.url:
+                self._audit(life, number)
+        except BaseException:
+            life.stop()  # a broken promise leaves no server behind
+            raise
         return life
 
     def _audit(self, life: Life, number: int) -> None:

@@ -47,7 +47,9 @@ class Life:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        assert self._heard.wait(START_SECONDS), f"silent after {START_SECONDS} s: {self.said}"
+        if not self._heard.wait(START_SECONDS):
+            self.stop()
+            raise AssertionError(f"silent after {START_SECONDS} s: {self.said}")
 
     def _read(self) -> None:
         assert self.process.stderr is not None
