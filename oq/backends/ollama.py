@@ -62,6 +62,7 @@ class OllamaBackend:
         reader = AnswerReader(
             streams=spec.type != "embed", model=spec.model, max_bytes=self._max_result_bytes, relay=spec.relay
         )
+        silence: Silence | None = None
         try:
             answer = await self._server.request("POST", path_of(spec), body)
             try:
@@ -81,10 +82,12 @@ class OllamaBackend:
         except ConnectionLost as exc:
             raise failure(LOST_LATE if exc.begun else LOST_EARLY, f"{self._who}: {exc}") from exc
         except Silence as exc:
+            silence = exc
+        if silence is not None:
             what = f"timeout: {self._who} was silent for {self._idle_timeout:g} s"
             if not await self.probe():  # not this task is slow: the server hangs, and that is an outage
-                raise failure(UNREACHABLE, f"{what} and does not answer /api/version either") from exc
-            raise failure(SILENCE, what) from exc
+                raise failure(UNREACHABLE, f"{what} and does not answer /api/version either") from silence
+            raise failure(SILENCE, what) from silence
         yield reader.result()
 
     async def probe(self) -> bool:

@@ -35,6 +35,8 @@ COMMANDS = {
     "models": ("oq.cli.control:models", "Show the models that can be used."),
     "export": ("oq.cli.transfer:export", "Write tasks to a file, one JSON object a line."),
     "import": ("oq.cli.transfer:import_tasks", "Submit exported tasks again."),
+    "backup": ("oq.cli.backup:backup", "Back up the data folder while the server runs."),
+    "restore": ("oq.cli.backup:restore", "Make a backup the store of a data folder."),
     "doctor": ("oq.cli.doctor:doctor", "Check settings, data folder, disk, port and model server."),
     "token": ("oq.cli.token:token", "Make, list and revoke access tokens."),
     "config": ("oq.cli.settings:config", "Show the settings."),

@@ -25,6 +25,14 @@ FREE_LOW, FREE_NONE = (
     64 * 2**20,
 )  # bytes of free disk: below the first it warns, below the second it fails
 
+# What a kill leaves in a data folder, beside a data file that is whole.
+LEFT_BEHIND = {
+    "Data.fs.old": "the data file before the last pack, which was cut short at its end: see that --deep finds no damage",
+    "Data.fs.pack": "a pack was cut short, the data file is the one before: see that --deep finds no damage",
+    "backup-*.fs": "a backup was cut short, and what the next pack frees stays on the disk: back up again",
+    "restore.part": "a restore was cut short before it changed anything: restore again",
+}
+
 Finding = tuple[str, str, str]  # ok, warn or fail; what; how it is and what to do
 
 
@@ -138,20 +146,50 @@ def _disk(folder: Path) -> Finding:
 
 def _store(folder: Path, running: bool) -> Iterator[Finding]:
     """Look at the data file without opening it: it may be in use."""
-    from oq.store.storages import MARKER_NAME, is_data_file
-
-    data, old, lock = folder / "Data.fs", folder / "Data.fs.old", folder / "oq.lock"
-    if old.exists() and not data.exists():
-        text = f"{data} is missing but {old} is there: a pack was cut short; rename it to Data.fs"
+    data, lock = folder / "Data.fs", folder / "oq.lock"
+    if data.exists():
+        yield _data_file(data)
+    elif (folder / "Data.fs.old").exists():
+        yield _lost_in_a_pack(folder)
+    elif (folder / "oq.json").exists():
+        text = f"{data} is missing, though {folder} was in use: `oq restore` a backup, or remove oq.json to start empty"
         yield "fail", "store", text
-    elif (folder / MARKER_NAME).exists() and not data.exists():
-        yield "fail", "store", f"{data} is missing, though this folder has been used: restore a backup"
-    elif data.exists() and not is_data_file(data):
-        yield "fail", "store", f"{data} is empty or no ZODB file: copy the folder, then restore a backup"
-    elif data.exists():
-        yield "ok", "store", f"{data}, {data.stat().st_size / 2**20:.1f} MiB"
-    if lock.exists() and not running and _locked(lock):
+    held = lock.exists() and _locked(lock)
+    if held and not running:
         yield "warn", "lock", f"another process has {folder}; it is no server at the address asked for"
+    if not held:  # else they belong to what is going on
+        for pattern, text in LEFT_BEHIND.items():
+            for path in sorted(folder.glob(pattern)) if data.exists() else ():
+                yield "warn", path.name, f"{text}; then remove {path}"
+
+
+def _data_file(data: Path) -> Finding:
+    size = data.stat().st_size
+    with data.open("rb") as file:
+        begin = file.read(4)
+        file.seek(max(0, size - 8))
+        end = file.read(8)
+    if begin[:2] != b"FS":
+        return "fail", "store", f"{data} is empty or no data file of oq: `oq restore` a backup"
+    if size > 4 and not any(end):  # each transaction ends with its length
+        return (
+            "warn",
+            "store",
+            f"{data} ends in zeros, as after a power cut: `oq serve` cuts them off; run --deep",
+        )
+    return "ok", "store", f"{data}, {size / 2**20:.1f} MiB"
+
+
+def _lost_in_a_pack(folder: Path) -> Finding:
+    data, old = folder / "Data.fs", folder / "Data.fs.old"
+    if (folder / "Data.fs.pack").exists():
+        return (
+            "warn",
+            "store",
+            f"a pack was cut short between its renames: `oq serve` makes {old} {data.name} again",
+        )
+    text = f"{data} is missing but {old} is there: a pack was cut short; rename it to Data.fs"
+    return "fail", "store", text
 
 
 def _tasks(file: Path) -> Finding:

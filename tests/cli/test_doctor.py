@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fake_ollama import FakeOllama
 
+from oq.cli.doctor import LEFT_BEHIND
 from oq.config import settings_from
 from oq.core.messages import Step, Write
 from oq.core.model import Status, TaskSpec, TaskState
@@ -155,3 +156,55 @@ def test_doctor_says_what_lets_strangers_in(bare: Oq, tmp_path: Path, monkeypatc
     assert findings(bare, *arguments)["tokens"][0] == "fail"
     monkeypatch.setenv("OQ_SERVER__TLS_CERT", "none.pem")
     assert "server.tls_key" in findings(bare, *arguments)["TLS"][1]
+
+
+@pytest.mark.parametrize("name", LEFT_BEHIND)
+def test_what_a_kill_left_behind_is_found_and_it_is_said_what_to_do(
+    bare: Oq, tmp_path: Path, port, name: str
+):
+    name = name.replace("*", "123")
+    open_journal(tmp_path / "data").close()
+    (tmp_path / "data" / name).write_bytes(b"")
+    arguments = ("--data-dir", "data", "doctor", "--port", port)
+    state, text = findings(bare, *arguments)[name]
+    assert (state, "remove" in text) == ("warn", True)
+    lock = FolderLock(tmp_path / "data")
+    try:
+        assert name not in findings(bare, *arguments), "it belongs to what is going on"
+    finally:
+        lock.release()
+
+
+@pytest.mark.parametrize(
+    ("content", "state", "word"),
+    [(b"", "fail", "restore"), (b"\0" * 4096, "fail", "restore"), (None, "fail", "restore")],
+    ids=["empty", "zeros", "missing"],
+)
+def test_a_data_file_that_is_none_fails(bare: Oq, tmp_path: Path, port, content: bytes | None, state, word):
+    open_journal(tmp_path / "data").close()
+    file = tmp_path / "data" / "Data.fs"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    found = findings(bare, "--data-dir", "data", "doctor", "--port", port)["store"]
+    assert (found[0], word in found[1]) == (state, True)
+
+
+def test_a_data_file_that_ends_in_zeros_is_warned_of(bare: Oq, tmp_path: Path, port):
+    open_journal(tmp_path / "data").close()
+    with (tmp_path / "data" / "Data.fs").open("ab") as file:
+        file.write(bytes(4096))
+    state, text = findings(bare, "--data-dir", "data", "doctor", "--port", port)["store"]
+    assert (state, "power cut" in text) == ("warn", True)
+
+
+def test_a_pack_cut_short_between_its_renames_is_put_right_by_a_start(bare: Oq, tmp_path: Path, port):
+    open_journal(tmp_path / "data").close()
+    data = tmp_path / "data" / "Data.fs"
+    data.with_name("Data.fs.pack").write_bytes(data.read_bytes())
+    data.rename(data.with_name("Data.fs.old"))
+    arguments = ("--data-dir", "data", "doctor", "--port", port)
+    assert findings(bare, *arguments)["store"][0] == "warn"
+    open_journal(tmp_path / "data").close()
+    assert findings(bare, *arguments)["store"][0] == "ok"

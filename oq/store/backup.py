@@ -1,0 +1,201 @@
+"""Backups of the data file, full and incremental, beside the server that writes it. The work is repozo's, which ZODB ships.
+
+A data file only grows at its end, so an incremental backup is the bytes that came since the last one. A pack puts
+another file in its place: the next backup is then a full one. One that is under way is not disturbed: it reads the file by
+a second name of its own.
+"""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import dataclasses
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ZODB.scripts import repozo
+
+from oq.errors import StorageDamaged, StorageError
+from oq.store.faults import translated
+from oq.store.inspect import inspect_file
+from oq.store.lock import FolderLock
+from oq.store.storages import FILE_NAME, DataFolder, fsync_path
+
+NAME_SECONDS = 2.0  # how long to wait for a second that has no backup yet
+PINNED = "backup-*.fs"  # that second name, in the data folder; * is the process
+WORK_FOLDER = "restore.part"  # in the data folder, until the restored file was read to its end
+LEFTOVERS = ".index", ".old", ".pack", ".tmp"  # of the file before; they would be taken for the new one's
+
+
+@dataclasses.dataclass
+class _Options:
+    """What repozo reads from its command line."""
+
+    repository: str
+    file: str | None = None
+    full: bool = False
+    date: str | None = None
+    output: str | None = None
+    quick: bool = False
+    gzip: bool = False
+    killold: bool = False
+    withverify: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Backup:
+    """One file of a backup folder; *kind* is ``full``, ``incremental``, or ``unchanged``: then no file was made."""
+
+    kind: str
+    path: Path
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """*tasks* were read in the restored file; *taken_at* is when its backup was made, Unix seconds."""
+
+    tasks: int
+    taken_at: float
+
+
+def back_up(folder: Path, target: Path, *, full: bool = False) -> Backup:
+    """Put what *folder*'s data file holds now into *target*, a folder of backups; made with mode 0700.
+
+    A server may be writing meanwhile: the backup ends with a whole transaction. Raises `StorageError`, `StorageLocked`
+    when another backup goes to *target*.
+    """
+    file = folder / FILE_NAME
+    if not file.is_file():
+        raise StorageError(f"there is no {file}; --data-dir names the folder of the server to back up")
+    with _locked(target), _pinned(file) as pinned:
+        before = set(target.iterdir())
+        _wait_for_a_new_name(before, target)
+        try:
+            repozo.do_backup(_Options(str(target), str(pinned), full=full))
+        except Exception as exc:
+            raise translated(exc, f"in {folder} cannot be backed up to {target}") from exc
+        return _made(sorted(set(target.iterdir()) - before), target)
+
+
+def restore(source: Path, folder: Path, *, at: float | None = None, force: bool = False) -> Restored:
+    """Make the newest backup in *source*, or the newest of the time *at*, the store of *folder*.
+
+    It is written beside, checked against its checksums and read to its end first; only then does it take the place.
+    Raises `StorageError` when the folder is in use before and not *force*, or there is no such backup;
+    `StorageLocked` when a server has the folder; `StorageDamaged` when the backup is not whole: nothing is changed then.
+    """
+    if not source.is_dir():
+        raise StorageError(f"there is no folder {source}")
+    date = None if at is None else time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime(at))
+    files = repozo.find_files(_Options(str(source), date=date))
+    if not files:
+        when = "" if at is None else f" of {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(at))} or before"
+        raise StorageError(f"there is no backup{when} in {source}")
+    data = DataFolder(folder)
+    try:
+        if (data.used or data.file.exists()) and not force:
+            raise StorageError(
+                f"{folder} holds a store already; choose another --data-dir, or replace it with --force"
+            )
+        work = folder / WORK_FOLDER
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(mode=0o700)
+        try:
+            tasks = _recovered(source, date, work / FILE_NAME)
+            fsync_path(work / FILE_NAME)
+            for ending in LEFTOVERS:
+                data.file.with_name(FILE_NAME + ending).unlink(missing_ok=True)
+            os.replace(work / FILE_NAME, data.file)
+            fsync_path(folder)
+            data.mark_used()
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as exc:
+        raise translated(exc, f"cannot be restored to {folder}") from exc
+    finally:
+        data.release()
+    return Restored(tasks, _taken_at(Path(files[-1])))
+
+
+def _recovered(source: Path, date: str | None, file: Path) -> int:
+    """Write the backup to *file* and read it to its end; return the number of tasks."""
+    try:
+        repozo.do_recover(_Options(str(source), date=date, output=str(file), withverify=True))
+    except OSError:
+        raise
+    except Exception as exc:
+        raise StorageDamaged(
+            f"the backup in {source} is not whole ({exc or type(exc).__name__}); nothing was changed: take an older one with --at"
+        ) from exc
+    damaged: list[str] = []
+    tasks = inspect_file(file, lambda id, reason: damaged.append(f"{id}: {reason}"))
+    if damaged:
+        raise StorageDamaged(
+            f"the backup holds {len(damaged)} tasks that cannot be read ({damaged[0]}); nothing was changed: "
+            "take an older one with --at"
+        )
+    return tasks
+
+
+def _wait_for_a_new_name(there: set[Path], target: Path) -> None:
+    """Wait until the clock is past the newest backup: repozo names them by the second, and passes over one of two."""
+    options = _Options(str(target))
+    newest = max((path.stem for path in there if repozo.is_data_file(path.name)), default="")
+    deadline = time.monotonic() + NAME_SECONDS
+    while repozo.gen_filename(options, ext="") <= newest:
+        if time.monotonic() > deadline:
+            raise StorageError(
+                f"the newest backup in {target} is of the future ({newest}, UTC): set this machine's clock"
+            )
+        time.sleep(0.05)
+
+
+def _made(new: list[Path], target: Path) -> Backup:
+    for path in new:
+        path.chmod(0o600)  # prompts and answers
+        fsync_path(path)
+    fsync_path(target)
+    for path in new:
+        if path.suffix in (".fs", ".deltafs"):
+            return Backup("full" if path.suffix == ".fs" else "incremental", path, path.stat().st_size)
+    return Backup("unchanged", target, 0)
+
+
+def _taken_at(file: Path) -> float:
+    return float(calendar.timegm(time.strptime(file.stem, "%Y-%m-%d-%H-%M-%S")))
+
+
+@contextlib.contextmanager
+def _pinned(file: Path) -> Iterator[Path]:
+    """Give *file* a second name, which a pack does not take away."""
+    pinned = file.with_name(PINNED.replace("*", str(os.getpid())))
+    try:
+        pinned.unlink(missing_ok=True)
+        os.link(file, pinned)
+    except OSError as exc:
+        raise translated(exc, f"{file} cannot be given a second name for the backup") from exc
+    try:
+        yield pinned
+    finally:
+        for ending in ("", ".index", ".lock", ".tmp"):
+            pinned.with_name(pinned.name + ending).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    try:
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StorageError(f"cannot make the folder {target}: {exc.strerror}") from exc
+    lock = FolderLock(target)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+__all__ = ["Backup", "Restored", "back_up", "restore"]

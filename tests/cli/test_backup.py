@@ -1,0 +1,256 @@
+"""`oq backup` and `oq restore`, beside a server at work and without one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from fake_ollama import FakeOllama, says
+
+import oq as library
+from oq.client import Client
+from oq.core.messages import Step, Write
+from oq.core.model import Status, TaskSpec, TaskState
+from oq.errors import StorageError
+from oq.store import open_journal
+from oq.store.backup import back_up
+from oq.store.lock import FolderLock
+from tests.cli.conftest import Oq
+from tests.cli.live import Served
+
+FIRST = 1 << 60
+
+
+def fill(folder: Path, *numbers: int) -> None:
+    journal = open_journal(folder)
+    for number in numbers:
+        spec = TaskSpec("generate", "m", b'{"prompt": "%d"}' % number)
+        journal.commit([Step((Write(FIRST + number, TaskState(Status.PENDING, 5), spec),))])
+    journal.close()
+
+
+def held(folder: Path) -> list[int]:
+    journal = open_journal(folder)
+    try:
+        return [entry.key - FIRST for entry in journal.recover().unfinished]
+    finally:
+        journal.close()
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A data folder with task 1, its backups (none yet), and where to restore."""
+    fill(tmp_path / "data", 1)
+    return tmp_path / "data", tmp_path / "backups", tmp_path / "new"
+
+
+def test_what_was_backed_up_is_there_after_a_restore(bare: Oq, folders: tuple[Path, Path, Path]) -> None:
+    data, backups, new = folders
+    first = bare("backup", str(backups), "--data-dir", str(data), "-o", "json")
+    assert json.loads(first.stdout)["kind"] == "full"
+    fill(data, 2)
+    second = json.loads(bare("backup", str(backups), "--data-dir", str(data), "-o", "json").stdout)
+    assert second["kind"] == "incremental"
+    assert second["bytes"] < (data / "Data.fs").stat().st_size
+    found = bare("restore", str(backups), "--data-dir", str(new), "-o", "json")
+    assert (found.exit_code, json.loads(found.stdout)["tasks"]) == (0, 2)
+    assert held(new) == [1, 2]
+
+
+def test_a_backup_right_after_another_is_of_its_own_second(folders: tuple[Path, Path, Path]) -> None:
+    """Of two in one second the restore would pass over one."""
+    data, backups, _ = folders
+    made = [back_up(data, backups).path]
+    for number in (2, 3):
+        fill(data, number)
+        made.append(back_up(data, backups).path)
+    assert len({path.stem for path in made}) == 3
+
+
+def test_a_backup_of_the_future_stops_the_next_one_with_a_word(folders: tuple[Path, Path, Path]) -> None:
+    data, backups, _ = folders
+    made = back_up(data, backups)
+    made.path.rename(backups / "2999-01-01-00-00-00.fs")
+    with pytest.raises(StorageError, match="clock"):
+        back_up(data, backups)
+
+
+def test_nothing_new_is_no_new_file(bare: Oq, folders: tuple[Path, Path, Path]) -> None:
+    data, backups, _ = folders
+    back_up(data, backups)
+    files = sorted(backups.iterdir())
+    assert "nothing has changed" in bare("backup", str(backups), "--data-dir", str(data)).stdout
+    assert sorted(backups.iterdir()) == files
+
+
+def test_after_a_pack_the_next_backup_is_a_full_one(folders: tuple[Path, Path, Path]) -> None:
+    data, backups, _ = folders
+    back_up(data, backups)
+    journal = open_journal(data)
+    journal.commit([Step((Write(FIRST + 1, TaskState(Status.RUNNING, 5, revision=2)),))])
+    journal.pack()
+    journal.close()
+    assert back_up(data, backups).kind == "full"
+
+
+def test_a_pack_in_the_middle_of_a_backup_does_not_disturb_it(
+    bare: Oq, folders: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ZODB.scripts import repozo
+
+    data, backups, new = folders
+    fill(data, *range(2, 30))
+    plain = repozo.copyfile
+
+    def packed_meanwhile(*args: object) -> object:
+        journal = open_journal(data)
+        journal.pack()
+        journal.close()
+        return plain(*args)
+
+    monkeypatch.setattr(repozo, "copyfile", packed_meanwhile)
+    assert back_up(data, backups).kind == "full"
+    assert sorted(path.name for path in data.iterdir() if "backup" in path.name) == []
+    assert bare("restore", str(backups), "--data-dir", str(new)).exit_code == 0
+    assert held(new) == list(range(1, 30))
+
+
+def test_the_store_of_an_earlier_time_can_be_had(
+    bare: Oq, folders: tuple[Path, Path, Path], monkeypatch
+) -> None:
+    from ZODB.scripts import repozo
+
+    data, backups, new = folders
+    for day in (1, 2, 3):
+        monkeypatch.setattr(repozo, "gen_filedate", lambda options, day=day: (2026, 1, day, 12, 0, 0))
+        fill(data, 10 + day)
+        back_up(data, backups)
+    found = bare("restore", str(backups), "--data-dir", str(new), "--at", "2026-01-02T23:00:00Z")
+    assert found.exit_code == 0, found.stderr
+    assert held(new) == [1, 11, 12]
+    early = bare("restore", str(backups), "--data-dir", str(new / "x"), "--at", "2025-12-31T00:00:00Z")
+    assert (early.exit_code, "no backup of 2025-12-31" in early.stderr) == (1, True)
+
+
+def test_a_folder_in_use_is_replaced_only_by_force(bare: Oq, folders: tuple[Path, Path, Path]) -> None:
+    data, backups, new = folders
+    back_up(data, backups)
+    fill(new, 7)
+    found = bare("restore", str(backups), "--data-dir", str(new))
+    assert (found.exit_code, "--force" in found.stderr) == (1, True)
+    assert held(new) == [7]
+    assert bare("restore", str(backups), "--data-dir", str(new), "--force").exit_code == 0
+    assert held(new) == [1]
+
+
+def test_a_folder_that_a_server_has_is_never_replaced(bare: Oq, folders: tuple[Path, Path, Path]) -> None:
+    data, backups, new = folders
+    back_up(data, backups)
+    fill(new, 7)
+    lock = FolderLock(new)
+    try:
+        found = bare("restore", str(backups), "--data-dir", str(new), "--force")
+    finally:
+        lock.release()
+    assert (found.exit_code, "in use by another" in found.stderr) == (1, True)
+    assert held(new) == [7]
+
+
+@pytest.mark.parametrize("how", ["cut short", "a byte flipped", "without its table"])
+def test_a_backup_that_is_not_whole_replaces_nothing(
+    bare: Oq, folders: tuple[Path, Path, Path], how: str
+) -> None:
+    data, backups, new = folders
+    made = back_up(data, backups)
+    fill(new, 7)
+    content = made.path.read_bytes()
+    if how == "cut short":
+        made.path.write_bytes(content[:-10])
+    elif how == "a byte flipped":
+        middle = len(content) // 2
+        made.path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    else:
+        made.path.with_suffix(".dat").unlink()
+    found = bare("restore", str(backups), "--data-dir", str(new), "--force")
+    assert found.exit_code == 1
+    assert "Traceback" not in found.stderr
+    assert held(new) == [7]
+    assert not (new / "restore.part").exists()
+
+
+def test_damage_that_the_backup_took_over_is_found(bare: Oq, folders: tuple[Path, Path, Path]) -> None:
+    data, backups, new = folders
+    file = data / "Data.fs"
+    file.write_bytes(file.read_bytes().replace(b'"prompt"', bytes(8)))
+    back_up(data, backups)
+    found = bare("restore", str(backups), "--data-dir", str(new))
+    assert (found.exit_code, "cannot be read" in found.stderr) == (1, True)
+    assert not (new / "Data.fs").exists()
+
+
+def test_without_a_store_there_is_nothing_to_back_up(bare: Oq, tmp_path: Path) -> None:
+    found = bare("backup", str(tmp_path / "b"), "--data-dir", str(tmp_path / "none"))
+    assert (found.exit_code, "--data-dir" in found.stderr) == (1, True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_store_elsewhere_has_its_own_backup(bare: Oq, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("OQ_QUEUE__STORAGE", "postgresql://user:secret@db/oq")
+    found = bare("backup", str(tmp_path / "b"))
+    assert (found.exit_code, "secret" in found.stderr) == (1, False)
+
+
+def test_backups_are_for_nobody_else(folders: tuple[Path, Path, Path]) -> None:
+    data, backups, _ = folders
+    made = back_up(data, backups)
+    assert backups.stat().st_mode & 0o777 == 0o700
+    assert made.path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.slow
+def test_backups_of_a_server_at_work_hold_every_task_acknowledged_before(
+    bare: Oq, tmp_path: Path, model_server: FakeOllama
+) -> None:
+    """Tasks go in and are run all the while; each backup is restored and compared, the last one is served again."""
+    model_server.default = says("Hello")
+    served = Served(tmp_path / "data", "--ollama-host", model_server.url)
+    acknowledged: list[str] = []
+    stop = threading.Event()
+
+    def work() -> None:
+        with Client(served.url) as client:
+            while not stop.is_set():
+                specs = [library.generate("m", f"{len(acknowledged)} " + "x" * 2000) for _ in range(20)]
+                handles = client.submit_many(specs)
+                acknowledged.extend(handle.id for handle in handles)  # type: ignore[union-attr]
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        kinds = []
+        for number in range(4):
+            known = list(acknowledged)
+            while len(acknowledged) < len(known) + 100:
+                assert thread.is_alive()
+                thread.join(0.01)
+            made = json.loads(
+                bare("backup", "backups", "--data-dir", str(tmp_path / "data"), "-o", "json").stdout
+            )
+            kinds.append(made["kind"])
+            restored = bare("restore", "backups", "--data-dir", f"new{number}", "-o", "json")
+            assert restored.exit_code == 0, restored.stderr
+            assert json.loads(restored.stdout)["tasks"] >= len(known)
+    finally:
+        stop.set()
+        thread.join(30)
+        served.stop()
+    assert kinds == ["full", "incremental", "incremental", "incremental"]
+    again = Served(tmp_path / "new3", "--ollama-host", model_server.url)
+    try:
+        with Client(again.url) as client:
+            for id in known:
+                assert client.wait(id, 60).status == "completed"
+    finally:
+        again.stop()
