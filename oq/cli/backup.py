@@ -26,7 +26,7 @@ def backup(session: Session, folder: Path, full: bool, data_dir: str | None) -> 
     """Back up the data folder to FOLDER while the server runs; only what came since the last backup, where that can be."""
     from oq.store.backup import back_up
 
-    made = back_up(_data_folder(session, data_dir), folder.expanduser(), full=full)
+    made = back_up(data_folder(session, data_dir), folder.expanduser(), full=full)
     answer: dict[str, Any] = {"kind": made.kind, "path": str(made.path), "bytes": made.size}
     if made.kind == "unchanged":
         _say(session, answer, f"nothing has changed since the last backup in {folder}")
@@ -44,13 +44,14 @@ def restore(session: Session, folder: Path, at: float | None, force: bool, data_
     """Make a backup in FOLDER the store of the data folder; it is read to its end first. The server must be stopped."""
     from oq.store.backup import restore as restore_store
 
-    target = _data_folder(session, data_dir)
+    target = data_folder(session, data_dir)
     done = restore_store(folder.expanduser(), target, at=at, force=force)
     answer = {"tasks": done.tasks, "taken_at": rfc3339(done.taken_at), "data_dir": str(target)}
     _say(session, answer, f"{target} holds {done.tasks} tasks, as they were at {answer['taken_at']}")
 
 
-def _data_folder(session: Session, given: str | None) -> Path:
+def data_folder(session: Session, given: str | None) -> Path:
+    """Return the data folder of the settings, or the one *given*; `StorageError` when the tasks are elsewhere."""
     if given is not None:
         session.overrides["queue.storage_path"] = given
     queue = session.settings.queue

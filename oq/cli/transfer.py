@@ -11,11 +11,13 @@ import click
 import msgspec
 
 from oq.cli import exits, inputs
+from oq.cli.backup import data_dir
 from oq.cli.batch_run import Fields, Run, run_tasks
 from oq.cli.filters import chosen, filter_flags
 from oq.cli.openai_batch import is_openai_batch, run_openai_batch
 from oq.cli.output import TASK_COLUMNS, emit, plain, print_line, print_table, progress, task_row
 from oq.cli.session import Command, Session, pass_session
+from oq.cli.whole import export_whole, import_whole
 from oq.client import TaskHandle
 from oq.errors import InvalidTask, OqError
 from oq.wire import NotJson
@@ -83,10 +85,23 @@ def _run(session: Session, text: str, tasks: list[Fields | InvalidTask], results
 @click.command(cls=Command)
 @filter_flags
 @click.option("--file", "target", default="-", metavar="FILE", help="Write there instead of to the output.")
+@click.option(
+    "--whole",
+    is_flag=True,
+    help="All that the store holds, exactly, for `oq import --whole`; on its machine.",
+)
+@data_dir
 @pass_session
-def export(session: Session, target: str, **which: Any) -> None:
+def export(session: Session, target: str, whole: bool, data_dir: str | None, **which: Any) -> None:
     """Write tasks with their results, one JSON object a line, oldest first."""
     where = chosen(which)
+    if whole:
+        if where:
+            raise click.UsageError("--whole writes every task: leave the filters out")
+        with _open_target(target) as out:
+            count = export_whole(session, out, data_dir)
+        session.say(f"{count} tasks exported")
+        return
     total = session.client.page(limit=0, **where).total
     count = 0
     with _open_target(target) as out, progress(session, "exporting", total) as forward:
@@ -95,12 +110,12 @@ def export(session: Session, target: str, **which: Any) -> None:
             page = session.client.page(limit=PAGE, sort="created", cursor=cursor, **where)
             for task in page.tasks:
                 try:
-                    whole = session.client.get(task.id)
+                    found = session.client.get(task.id)
                 except OqError as error:
                     if error.code != "not_found":  # cleaned up meanwhile
                         raise
                     continue
-                out.write(msgspec.json.encode(plain(whole)) + b"\n")
+                out.write(msgspec.json.encode(plain(found)) + b"\n")
                 count += 1
                 forward(1)
             if len(page.tasks) < PAGE:
@@ -112,9 +127,19 @@ def export(session: Session, target: str, **which: Any) -> None:
 @click.command("import", cls=Command)
 @click.argument("file", default="-")
 @click.option("--unfinished", is_flag=True, help="Only tasks that were not finished when they were exported.")
+@click.option(
+    "--whole", is_flag=True, help="As they were: ids, states, results, times. The server must be stopped."
+)
+@data_dir
 @pass_session
-def import_tasks(session: Session, file: str, unfinished: bool) -> None:
-    """Submit exported tasks again, as new ones."""
+def import_tasks(session: Session, file: str, unfinished: bool, whole: bool, data_dir: str | None) -> None:
+    """Submit exported tasks again, as new ones; or put back whole ones as they were."""
+    if whole:
+        if unfinished:
+            raise click.UsageError("--whole imports every task of the file: leave --unfinished out")
+        new, same = import_whole(session, file, data_dir)
+        session.say(f"{new} tasks imported" + (f", {same} were there already" if same else ""))
+        return
     tasks: list[Fields | InvalidTask] = []
     for task in tasks_in(read_file(file), file):
         if isinstance(task, InvalidTask):
