@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from fake_ollama import FakeOllama, says
+from fake_ollama import FakeOllama
 
 import oq as library
 from oq.client import Client
@@ -214,7 +214,6 @@ def test_backups_of_a_server_at_work_hold_every_task_acknowledged_before(
     bare: Oq, tmp_path: Path, model_server: FakeOllama
 ) -> None:
     """Tasks go in and are run all the while; each backup is restored and compared, the last one is served again."""
-    model_server.default = says("Hello")
     served = Served(tmp_path / "data", "--ollama-host", model_server.url)
     acknowledged: list[str] = []
     stop = threading.Event()

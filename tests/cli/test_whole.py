@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_ollama import FakeOllama, says
+from fake_ollama import FakeOllama
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -146,7 +146,6 @@ def test_an_export_of_the_usual_kind_is_told_apart(bare: Oq, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_server_goes_on_with_what_was_imported(bare: Oq, tmp_path: Path, model_server: FakeOllama) -> None:
     """Exported beside a server at work; the importing one has finished tasks as finished, and runs the others."""
-    model_server.default = says("Hello")
     served = Served(tmp_path / "data", "--ollama-host", model_server.url)
     try:
         with Client(served.url) as client:
