@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -169,7 +170,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.world.crash()
 
 
-TestScheduleMachine = ScheduleMachine.TestCase
+TestScheduleMachine = pytest.mark.slow(ScheduleMachine.TestCase)
 TestScheduleMachine.settings = settings(
     max_examples=int(os.environ.get("OQ_WALKS", "150")),
     stateful_step_count=80,

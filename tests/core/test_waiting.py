@@ -28,6 +28,7 @@ moves = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.lists(moves, max_size=100))
 def test_the_oldest_of_each_priority_and_affinity_is_always_known(
