@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from fake_ollama import FakeOllama
+from fake_ollama import FakeOllama, says
 
 import oq as library
 from oq.client import Patience
@@ -101,6 +101,7 @@ def test_client_and_command_line_speak_https(
     bare: Oq, tmp_path: Path, model_server: FakeOllama, authority, monkeypatch: pytest.MonkeyPatch
 ):
     _, env, folder = authority
+    model_server.default = says("Hello", " world")
     secret = made(bare, "boss", "admin", str(tmp_path / "data"))
     served = Served(tmp_path / "data", "--ollama-host", model_server.url, **env)
     try:
