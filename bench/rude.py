@@ -63,18 +63,27 @@ def main() -> None:
         most = str(given.monitors + given.stalled + 100)
         server = Server(HERE.parent, str(folder), model.port, 4, "--paused", OQ_SERVER__MAX_SUBSCRIBERS=most)
         with crowd(server.port) as rude:
-            rate(server.port, 500)
-            alone = rate(server.port, given.count)
-            print(f"{'alone':32} {alone:6.0f} submits/s        {figures(server)}", flush=True)
 
             def measure(name: str) -> None:
+                before, began = server.cpu(), time.monotonic()
+                time.sleep(3)
+                beside = (server.cpu() - before) / (time.monotonic() - began)
+                before = server.cpu()
                 found = rate(server.port, given.count)
-                print(f"{name:32} {found:6.0f} submits/s {found / alone:5.0%}  {figures(server)}", flush=True)
+                cost = (server.cpu() - before) / given.count * 1000
+                print(
+                    f"{name:24} {found:6.0f} submits/s {cost:6.2f} ms CPU each {beside:5.0%} CPU without any "
+                    f"{figures(server)}",
+                    flush=True,
+                )
 
-            for kind in ("idle", "slow", "stalled", "monitors"):
+            rate(server.port, 500)
+            measure("alone")
+            for kind in ("monitors", "stalled", "slow", "idle"):
                 number = getattr(given, kind)
-                getattr(rude, kind)(number)
-                measure(f"and {number:,} {kind}")
+                if number:
+                    getattr(rude, kind)(number)
+                    measure(f"and {number:,} {kind}")
             left = leave_at_every_stage(server.port, 4)
             measure(f"after {left:,} that left")
             began = time.monotonic()
