@@ -91,7 +91,8 @@ def main() -> None:
             server.process.wait(60)
             print(f"stopped in {time.monotonic() - began:.1f} s with the crowd there (grace {GRACE:g} s)")
             log = Path(server.log.name).read_text()
-            print(f"errors in the log: {log.count(' ERROR ') + log.count('Traceback')}")
+            errors = [line for line in log.splitlines() if " ERROR " in line or "Error" in line]
+            print("\n".join([f"errors in the log: {len(errors)}", *errors[:5]]))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ once a second it takes a sample of the queue. It never waits for a client: see `
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TICK_SECONDS, BEAT_SECONDS = 0.1, 1.0
+TOLD_MOST = (
+    500  # viewers a second, all together: a thousand are told every two seconds, and the queue keeps its pace
+)
 COUNTS_TICKS = 5  # a change of counts alone is told that many ticks after the last delta
 PING_BEATS = 5
 HOSTS_SECONDS = 5.0  # between two questions to the model servers while somebody watches
@@ -104,6 +108,14 @@ class Hub:
         self._viewers.discard(viewer)
         if not self._viewers:
             self._watched = trio.Event()
+
+    def pause(self) -> float:
+        """Return how long a viewer waits after it was told, in seconds: a tick, or its share of TOLD_MOST.
+
+        The share varies by half of it, so that a crowd does not come in step.
+        """
+        share = len(self._viewers) / TOLD_MOST
+        return TICK_SECONDS if share <= TICK_SECONDS else share * random.uniform(0.5, 1.5)
 
     # --- ten times a second
     async def _tick_for_ever(self) -> None:

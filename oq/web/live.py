@@ -61,6 +61,7 @@ class Client:
     def __init__(self, app: OqApp, connection: Any) -> None:
         self._app, self._queue, self._hub, self._connection = app, app.queue, app.hub, connection
         self._lock = trio.Lock()  # one frame at a time
+        self._over = False
         self._watched: frozenset[int] = frozenset()
         self.task: int | None = None
         self._following = trio.CancelScope()
@@ -106,10 +107,12 @@ class Client:
     # --- to the client
     async def send(self, text: str) -> None:
         async with self._lock:
-            await self._connection.send(text)
+            if not self._over:
+                await self._connection.send(text)
 
     async def bye(self, code: int, reason: str) -> None:
         await self.send(frame_json("bye", reason=reason).decode())
+        self._over = True  # others may still have something to send
         await self._connection.close(code)
 
     async def run(self) -> None:
@@ -141,6 +144,9 @@ class Client:
             await self._due.wait()
             for frame in self._take():
                 await self.send(frame)
+            pause = self._hub.pause()
+            if pause > TICK_SECONDS:
+                await trio.sleep(pause)
 
     def _take(self) -> list[str]:
         """Return what is to be sent, and forget it. No await in here (rule 3)."""
@@ -217,7 +223,7 @@ class Client:
                                     "off": item.offset,
                                 }
                                 await self.send(frame_json("tok", **place, text=item.text).decode())
-                                await trio.sleep(TICK_SECONDS)  # what comes meanwhile comes as one
+                                await trio.sleep(self._hub.pause())  # what comes meanwhile comes as one
                             elif isinstance(item, StreamEnd):
                                 told = _attempts(item.task)
                 except OqError:

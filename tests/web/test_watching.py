@@ -14,7 +14,7 @@ from oq.config import settings_from
 from oq.core.ids import format_id
 from oq.errors import BackendError
 from oq.ports import BackendInfo
-from oq.web.hub import COUNTS_TICKS, TICK_SECONDS
+from oq.web.hub import COUNTS_TICKS, TICK_SECONDS, TOLD_MOST, Hub
 from oq.web.live import Client
 
 from .conftest import TASK, FakeBackend, House, open_house
@@ -337,3 +337,11 @@ async def test_a_host_that_is_down_says_why(autojump_clock: Any) -> None:
         while message["hosts"][0]["up"]:
             message = await receive(connection, "sys")
         assert message["hosts"][0]["error"] == "connection refused"
+
+
+async def test_a_crowd_of_viewers_is_told_less_often_each(house: House) -> None:
+    hub = Hub(house.queue)
+    assert hub.pause() == TICK_SECONDS
+    hub._viewers = set(range(1000))  # type: ignore[arg-type]
+    pauses = [hub.pause() for _ in range(100)]
+    assert 1000 / TOLD_MOST * 0.5 <= min(pauses) < max(pauses) <= 1000 / TOLD_MOST * 1.5
