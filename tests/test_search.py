@@ -90,7 +90,7 @@ def naive(shelf: Shelf, query: Query) -> list[int]:
 
 QUERIES = st.builds(
     Query,
-    text=st.sampled_from(["sky", "SKYE", "ü", "海", "model", "nothing", "\0", format_id(FIRST + 3), format_id(FIRST + 3)[-4:]]),
+    text=st.sampled_from(["sky", "SKYE", "ü", "海", "model", "nothing", "\0", "a b", format_id(FIRST + 3), format_id(FIRST + 3)[-4:]]),
     status=st.none() | st.just(frozenset({Status.PENDING})),
     priority=st.none() | st.just(frozenset({5, 10})),
     tag=st.none() | st.just(frozenset({"x", "y"})),

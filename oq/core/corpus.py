@@ -40,7 +40,8 @@ class Needle:
             self._high = min(self._low + (1 << shift) - 1, KEY_MAX)
 
     def is_in(self, text: bytes) -> bool:
-        return self.bytes in text
+        """Return whether it is a part of *text*, in which a NUL counts as a space, as in a `Chunk`."""
+        return _SEPARATOR not in self.bytes and self.bytes in text.replace(_SEPARATOR, b" ")
 
     def in_ids(self, keys: Sequence[int]) -> list[int]:
         """Return those of *keys* whose id begins or ends with it."""
