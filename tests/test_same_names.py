@@ -18,8 +18,8 @@ from oq.stats import HostStatus, Stats
 from oq.wire import RemoteEvent, RemoteLine, RemoteStats, RemoteTask
 from oq.wire.remote import RemoteAttempt
 
-# What only a server has: connections to close, and its own readiness to tell.
-OF_HTTP = {"close", "health"}
+# What only a server has: connections to close, its own readiness to tell, and routes beyond the queue's verbs.
+OF_HTTP = {"close", "health", "request"}
 
 
 def names(kind: type) -> set[str]:

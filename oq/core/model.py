@@ -255,6 +255,14 @@ class Task(msgspec.Struct, frozen=True):
         return self.spec.tags
 
     @property
+    def guard(self) -> str:
+        return self.spec.guard
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.state.warnings
+
+    @property
     def status(self) -> Status:
         return self.state.status
 
