@@ -2,7 +2,8 @@
 
 Needs only Python 3.11 or newer. For the Python at hand, and for python3.13 too if it is on PATH (not with --fast),
 it makes a virtual environment in the checkout, installs oq with its extras, and runs the checks below, all of them
-even if one fails. What the system must provide is in needs.py.
+even if one fails. What the system must provide is in needs.py. Not among them: tests/integrations, whose programs are
+large and take minutes to install (``tox -e integrations``).
 """
 
 from __future__ import annotations
