@@ -41,7 +41,8 @@ def chromium_path() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+# Of this package alone: Playwright keeps an event loop "running" in the thread, in which asyncio.run refuses to work.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
@@ -152,7 +153,7 @@ def house(tmp_path: Path) -> Iterator[House]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def big(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A paused queue with a hundred thousand tasks: 93,000 pending, 5,000 scheduled, 2,000 cancelled."""
     with open_house(tmp_path_factory.mktemp("big"), "--paused") as house:

@@ -24,7 +24,10 @@ from tests.cli.live import LISTENS, environment
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-NOT_SHIPPED = re.compile(r"node_modules/|tests?/|\.test\.m?js$|package(-lock)?\.json$|[jt]sconfig.*\.json$")
+# What makes the vendored files, and what checks the modules, stays in the checkout.
+NOT_SHIPPED = re.compile(
+    r"node_modules/|tests?/|\.test\.m?js$|package(-lock)?\.json$|[jt]sconfig.*\.json$|vendor/(build\.mjs|.*\.entry\.js)$"
+)
 MADE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "node_modules")
 
 
