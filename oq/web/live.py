@@ -209,8 +209,11 @@ class Client:
             while True:
                 self._again = trio.Event()
                 try:
+                    task = await self._queue.get_light(key)
+                    if told < 0:
+                        self._tell_where_it_stands(task)
                     # The start of the run whose text was told just now may be heard of only after its end.
-                    if _attempts(await self._queue.get_light(key)) == told:
+                    if _attempts(task) == told:
                         await self._again.wait()
                         continue
                     async with aclosing(self._queue.follow(key)) as items:
@@ -228,6 +231,13 @@ class Client:
                                 told = _attempts(item.task)
                 except OqError:
                     return  # deleted meanwhile: the delta says so
+
+    def _tell_where_it_stands(self, task: Task) -> None:
+        """Nobody told what happened to the task between the client's reading of it and its watch: it may read again."""
+        pending = self._patches.get(task.key, {})
+        if pending is not None and pending.get("revision", 0) < task.revision:
+            self.patch(task.key, {"status": str(task.status), "revision": task.revision})
+            self._due.set()
 
 
 def _attempts(task: Task) -> int:

@@ -208,9 +208,15 @@ async def test_facts_that_did_not_change_are_not_told_again(house: House, autoju
     async with house.client.websocket("/ws") as connection:
         await connection.send_json({"type": "watch", "ids": [id], "task": id})
         assert (await receive(connection, "delta"))["tasks"][id]["queue_position"] == 1
+        later: list[dict[str, Any]] = []
         with trio.move_on_after(10) as scope:
-            await receive(connection, "delta")
+            while True:
+                later.append((await receive(connection, "delta"))["tasks"][id])
         assert scope.cancelled_caught
+        assert later in (
+            [],
+            [{"status": "pending", "revision": 1}],
+        )  # where it stands, once, unless it came with the facts
 
 
 async def test_the_text_of_a_second_run_follows_that_of_the_first(house: House, autojump_clock: Any) -> None:
@@ -345,3 +351,25 @@ async def test_a_crowd_of_viewers_is_told_less_often_each(house: House) -> None:
     hub._viewers = set(range(1000))  # type: ignore[arg-type]
     pauses = [hub.pause() for _ in range(100)]
     assert 1000 / TOLD_MOST * 0.5 <= min(pauses) < max(pauses) <= 1000 / TOLD_MOST * 1.5
+
+
+async def test_what_happened_to_a_task_between_its_reading_and_its_watch_is_told(
+    house: House, autojump_clock: Any
+) -> None:
+    id = await house.submit()
+    await house.finished(id)
+    async with house.client.websocket("/ws") as connection:
+        page = Page(house, connection)
+        await page.open(count=0)
+        read = await (await house.client.get(f"/api/tasks/{id}?view=summary")).get_json()
+        await house.queue.pause()
+        await house.post(f"/api/tasks/{id}/retry")
+        with trio.fail_after(60):
+            while page.seq < house.queue.last_event:  # so that the change is no news any more
+                await page.apply(await connection.receive_json())
+            await page.watch(task=id)
+            patch: dict[str, Any] = {}
+            while patch.get("revision", 0) <= read["revision"]:
+                message = await receive(connection, "delta")
+                patch = message["tasks"].get(id, {})
+        assert patch["status"] == "pending"
