@@ -3,7 +3,7 @@ import {Component, effect, h, html, render} from "./lib.js";
 import {authorization, socketAccess} from "./api.js";
 import {language, loadWords, t} from "./i18n.js";
 import {startKeys} from "./keys.js";
-import {startList, watched} from "./list.js";
+import {seenEvent, startList, watched} from "./list.js";
 import {Connection} from "./socket.js";
 import {dialog, dispatch, link, now, open, places, route, skew, startClock, sys, theme} from "./store.js";
 import {hear, startTask} from "./task.js";
@@ -71,7 +71,7 @@ function startWatching() {
       if (id) ids.push(id);
     }
     clearTimeout(timer);
-    timer = setTimeout(() => connection.watch(ids, task), WATCH_MS);
+    timer = setTimeout(() => connection.watch(ids, task, seenEvent()), WATCH_MS);
   });
 }
 

@@ -17,6 +17,8 @@ export const REFRESH_MS = 1000;
 const HEAL_MS = 15_000; // what counts cannot show is seen at the latest after this
 
 export const listError = signal(/** @type {ApiError | null} */ (null));
+/** The event that the last list read is sure to contain. @type {number | null} */ let seen = null;
+export const seenEvent = () => seen;
 /** True once the list is scrolled away from its top. */
 export const scrolled = signal(false);
 
@@ -53,6 +55,8 @@ async function read(offset, limit) {
     const {text, headers} = await ask(`/api/tasks?${query}`, {signal: mine.signal});
     const total = Number(headers.get("x-total-count")), fresh = Number(headers.get("x-newer-count") ?? 0);
     const tasks = /** @type {Task[]} */ (JSON.parse(text));
+    const event = headers.get("x-event-id");
+    seen = event?.startsWith(`${state.peek().epoch}-`) ? Number(event.slice(event.lastIndexOf("-") + 1)) : null;
     listError.value = null;
     const complete = headers.get("x-search-complete") !== "false";
     dispatch({type: "rows", view, offset, tasks, found: total - fresh, fresh, complete});

@@ -59,12 +59,13 @@ export class Connection {
     socket.onclose = () => this.#lost(socket);
   }
 
-  /** Say which rows and which task are on the screen. @param {string[]} ids @param {string | null} task */
-  watch(ids, task) {
+  /** Say which rows and which task are on the screen. *since* is the event that the list of these rows contains: what came after it
+   *  is told. @param {string[]} ids @param {string | null} task @param {number | null} since */
+  watch(ids, task, since = null) {
     const text = JSON.stringify({type: "watch", ids, task});
     if (text === this.#watched) return;
     this.#watched = text;
-    if (this.#socket?.readyState === 1) this.#socket.send(text);
+    if (this.#socket?.readyState === 1) this.#socket.send(since === null ? text : JSON.stringify({type: "watch", ids, task, since}));
   }
 
   close() {

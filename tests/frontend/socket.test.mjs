@@ -101,6 +101,17 @@ test("what is on the screen is said once, and again after a reconnect", () => {
   assert.deepEqual(world.sockets[1].sent, [{type: "watch", ids: ["a"], task: null}]);
 });
 
+test("what is new on the screen says which event its list contains, and a reconnect does not", () => {
+  const {world, connection} = connected();
+  connection.watch(["a"], null, 17);
+  connection.watch(["a"], null, 18);
+  assert.deepEqual(world.sockets[0].sent, [{type: "watch", ids: ["a"], task: null, since: 17}]);
+  world.sockets[0].onclose();
+  world.pass(600);
+  world.say({type: "hello"});
+  assert.deepEqual(world.sockets[1].sent, [{type: "watch", ids: ["a"], task: null}]);
+});
+
 test("the server's own word for its end is kept", () => {
   const {world, connection, heard} = connected();
   world.say({type: "bye", reason: "the server is stopping"});
