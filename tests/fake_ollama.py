@@ -65,7 +65,9 @@ class Exchange:
         self.protocol = protocol
         self.request = request
         self.type = TYPES.get(request.path.removeprefix(request.prefix), "")
-        body = request.json() if self.type else {}
+        body = _object(request.body) if self.type else {}
+        self.broken = body is None
+        body = body or {}
         self.model: str = body.get("model", "")
         self.streams: bool = self.type != "embed" and body.get("stream") is not False
 
@@ -199,7 +201,9 @@ class FakeOllama:
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         self._note()
         try:
-            if exchange.type:
+            if exchange.broken:
+                reply = status(400, "invalid JSON in the body")
+            elif exchange.type:
                 reply = self._script.popleft() if self._script else self.default
             else:
                 reply = self.other.get(request.path, self.rest)
@@ -223,6 +227,14 @@ class FakeOllama:
             await exchange.whole(200, json.dumps(bodies[path]).encode())
         else:
             await exchange.whole(404, b"404 page not found", "text/plain")
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 async def _read_request(
@@ -276,7 +288,7 @@ def says(*words: str, thinking: tuple[str, ...] = (), first_after: float = 0.0, 
         await exchange.pause(first_after)
         if exchange.type == "embed":
             given = exchange.request.json().get("input", [])
-            texts = [given] if isinstance(given, str) else given
+            texts = given if isinstance(given, list) else [given]
             answer = {"model": exchange.model, "embeddings": [[0.5, 0.25] for _ in texts], **FIGURES}
             await exchange.whole(200, json.dumps(answer).encode())
             return

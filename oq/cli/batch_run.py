@@ -74,7 +74,7 @@ class Run:
             )
         try:
             self.kept = msgspec.json.decode(self._path.read_bytes(), type=Kept)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise click.UsageError(f"{self._path} is damaged; delete it to begin anew: {error}") from error
         if self.kept.sha256 != digest:
             raise click.UsageError(

@@ -117,7 +117,7 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any] | None:
             raise click.UsageError(f"--option takes NAME=VALUE, such as temperature=0.2; not {pair!r}")
         try:
             found[name.strip()] = msgspec.json.decode(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name.strip()] = value
     return found or None
 
@@ -132,7 +132,7 @@ def parse_format(value: str | None) -> Any:
 def parse_json(value: str, complaint: str) -> Any:
     try:
         return msgspec.json.decode(read_text(value))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"{complaint} ({error})") from error
 
 

@@ -164,7 +164,7 @@ def tasks_in(text: str, file: str) -> list[Fields | InvalidTask]:
     if text.lstrip()[:1] == "[":
         try:
             items = msgspec.json.decode(text, type=list[msgspec.Raw])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise NotJson(f"{file} is not a JSON array of tasks: {error}") from error
         found = [_fields(bytes(item), "it") for item in items]
     else:
@@ -178,7 +178,7 @@ def tasks_in(text: str, file: str) -> list[Fields | InvalidTask]:
 def _fields(text: str | bytes, what: str) -> Fields | InvalidTask:
     try:
         return msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return NotJson(f"{what} is not a JSON object: {error}")
 
 

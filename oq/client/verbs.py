@@ -228,7 +228,7 @@ class Verbs:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ServerError(f"the answer is not what this client knows: {error}") from error
 
 
