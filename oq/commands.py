@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from oq.config import Settings
+from oq.core.embedding import entry_of
 from oq.core.ids import format_id
 from oq.core.messages import (
     Cancel,
@@ -30,7 +31,7 @@ from oq.core.messages import (
     Retry,
     Submit,
 )  # fmt: skip
-from oq.core.model import PRIORITY_MAX, TaskSpec, TaskState, entry_of
+from oq.core.model import PRIORITY_MAX, TaskSpec, TaskState
 from oq.errors import (
     InvalidTask,
     OqError,

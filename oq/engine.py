@@ -187,7 +187,15 @@ async def _run_actors(
             payloads.committed(step)
 
     ids = IdSource(secrets.randbits(8), recovered.last_key)
-    workers = Workers(backends, payloads, journal, read, settings.ollama.timeout, _validates)
+    workers = Workers(
+        backends,
+        payloads,
+        journal,
+        read,
+        settings.ollama.timeout,
+        _validates,
+        settings.scheduler.embed_batch_bytes,
+    )
     queue = Queue(
         settings,
         epoch=secrets.token_hex(4),
@@ -261,7 +269,13 @@ def make_schedule(settings: Settings) -> Schedule:
             scheduler.starvation_after,
             scheduler.starvation_share,
         ),
-        Limits(queue.max_pending, queue.max_completed_tasks, queue.max_completed_age, queue.cleanup_interval),
+        Limits(
+            queue.max_pending,
+            queue.max_completed_tasks,
+            queue.max_completed_age,
+            queue.cleanup_interval,
+            scheduler.embed_batch,
+        ),
     )
 
 

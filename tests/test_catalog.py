@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oq.catalog import Catalog
+from oq.core.embedding import entry_of
 from oq.core.ids import format_id
 from oq.core.messages import Step, Write
 from oq.core.model import (
@@ -17,7 +18,6 @@ from oq.core.model import (
     TaskSpec,
     TaskState,
     TaskType,
-    entry_of,
 )  # fmt: skip
 from oq.errors import InvalidTask, TaskConflict, TaskNotFound
 from oq.ports import Query

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import assert_never
 
 import trio
 
+from oq.actors.crew import failed, run_crew
 from oq.core import guard
 from oq.core.ids import format_id
 from oq.core.messages import Chunk, Finished, Inbound, Interrupt, Probe, Probed, Run, Start, Stop
-from oq.core.model import Failed, Interrupted, Outcome, Refusal, Succeeded, TaskSpec, gist
+from oq.core.model import Failed, Interrupted, Outcome, Succeeded, TaskSpec, gist
 from oq.errors import BackendError
 from oq.payloads import Payloads
 from oq.ports import Backend, Journal, Offload
@@ -23,7 +25,7 @@ TIMEOUT_RETRIES = 1  # an answer that ran out of time once will do so again, unl
 
 
 class Workers:
-    """What an attempt needs. *validate* checks JSON schemas. *timeout* bounds a whole attempt in seconds, unless the task says otherwise; 0: none."""
+    """What an attempt needs. *validate* checks JSON schemas; *embed_bytes* bounds a call for several tasks. *timeout* bounds a whole attempt in seconds, unless the task says otherwise; 0: none."""
 
     def __init__(
         self,
@@ -33,6 +35,7 @@ class Workers:
         offload: Offload,
         timeout: float,
         validate: guard.Validate,
+        embed_bytes: int,
     ) -> None:
         self._backends = backends
         self._payloads = payloads
@@ -40,6 +43,7 @@ class Workers:
         self._offload = offload
         self._timeout = timeout
         self._validate = validate
+        self._embed_bytes = embed_bytes
 
     async def run(
         self,
@@ -51,11 +55,13 @@ class Workers:
         scopes: dict[tuple[int, int], trio.CancelScope] = {}
 
         async def attempt(run: Run, scope: trio.CancelScope) -> None:
-            outcome: Outcome = Interrupted()
+            outcomes: list[Outcome | None] = [None] * (1 + len(run.riders))
             with scope:
-                outcome = await self._attempt(run, events)
+                await self._attempt(run, events, outcomes)
             del scopes[run.key, run.attempt]
-            await _report(inbox, Finished(run.key, run.attempt, outcome))
+            first, *others = [outcome or Interrupted() for outcome in outcomes]
+            riders = tuple((*rider, outcome) for rider, outcome in zip(run.riders, others, strict=True))
+            await _report(inbox, Finished(run.key, run.attempt, first, riders))
 
         async def probe(host: str) -> None:
             await _report(inbox, Probed(host, await self._backends[host].probe()))
@@ -76,34 +82,52 @@ class Workers:
                         assert_never(job)
             nursery.cancel_scope.cancel()
 
-    async def _attempt(self, run: Run, events: trio.MemorySendChannel[Chunk]) -> Outcome:
+    async def _attempt(
+        self, run: Run, events: trio.MemorySendChannel[Chunk], outcomes: list[Outcome | None]
+    ) -> None:
+        """Put the outcome of each task of *run* in its place; whatever ends it early is that of all the others."""
         timeout = self._timeout if run.timeout is None else run.timeout
+        failure: Failed
         try:
             with trio.fail_after(timeout or float("inf")):
-                spec = self._payloads.get(run.key) or await self._load(run.key)
-                return await self._converse(run, guard.after(spec, run.refused), events)
+                if run.riders:
+                    specs = await self._specs([run.key, *(key for key, _ in run.riders)])
+                    await run_crew(partial(self._embed, run.host), specs, self._embed_bytes, outcomes)
+                else:
+                    (spec,) = await self._specs([run.key])
+                    outcomes[0] = await self._converse(run, guard.after(spec, run.refused), events)
+                return
         except trio.TooSlowError:
-            return Failed(
+            failure = Failed(
                 f"no complete answer within {timeout:g} s (ollama.timeout, or the task's own timeout)",
                 "timeout", retryable=True, retry_limit=TIMEOUT_RETRIES,
             )  # fmt: skip
         except BackendError as error:
-            return Failed(
-                error.message, error.code, error.retryable, error.retry_limit, error.unreachable,
-                None if error.status is None else Refusal(error.status, error.body, error.content_type),
-                error.elsewhere,
-            )  # fmt: skip
+            failure = failed(error)
         except Exception as error:
             # One attempt's accident, a bug of ours included, must not end the queue for all the others, nor end it
             # again at each restart.
             log.exception("task %s: attempt %d broke", format_id(run.key), run.attempt)
-            return Failed(f"internal error: {type(error).__name__}: {error}", "internal_error")
+            failure = Failed(f"internal error: {type(error).__name__}: {error}", "internal_error")
+        outcomes[:] = [outcome or failure for outcome in outcomes]
 
-    async def _load(self, key: int) -> TaskSpec:
-        (spec,) = await self._offload(self._journal.specs, [key])
-        if spec is None:
+    async def _specs(self, keys: list[int]) -> list[TaskSpec]:
+        found = {key: self._payloads.get(key) for key in keys}
+        missing = [key for key, spec in found.items() if spec is None]
+        if missing:
+            found.update(zip(missing, await self._offload(self._journal.specs, missing), strict=True))
+        specs = [spec for key in keys if (spec := found[key]) is not None]
+        if len(specs) < len(keys):
             raise BackendError("the task's request is missing from the store", "internal_error")
-        return spec
+        return specs
+
+    async def _embed(self, host: str, spec: TaskSpec) -> bytes:
+        result = b""
+        async with aclosing(self._backends[host].run(spec)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, bytes):
+                    result = piece
+        return result
 
     async def _converse(self, run: Run, spec: TaskSpec, events: trio.MemorySendChannel[Chunk]) -> Outcome:
         result: bytes | None = None

@@ -165,6 +165,10 @@ class SchedulerSettings:
         600.0, DURATION, "Waiting longer than this, the oldest task gets a share of the starts; 0 for never."
     )
     starvation_share: int = _setting(10, WHOLE, "That share: one start in this many.", low=0)
+    embed_batch: int = _setting(
+        32, WHOLE, "Most small embed tasks that are sent as one call; 1: each alone.", low=1, high=1024
+    )
+    embed_batch_bytes: int = _setting(256 * 1024, SIZE, "Most bytes of their payloads in one call.", low=1024)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

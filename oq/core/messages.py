@@ -101,11 +101,12 @@ class Admit(msgspec.Struct, frozen=True):
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """An attempt ended."""
+    """An attempt ended; *riders* are those that rode with it, each with its attempt and its own outcome."""
 
     key: int
     attempt: int
     outcome: Outcome
+    riders: tuple[tuple[int, int, Outcome], ...] = ()
 
 
 class Probed(msgspec.Struct, frozen=True):
@@ -134,7 +135,8 @@ Inbound = (
 class Run(msgspec.Struct, frozen=True):
     """Run attempt number *attempt* of a task on *host*; *timeout* seconds in all (None: the setting, 0: no limit).
 
-    *refused* are the causes for which a guard refused the answers of earlier attempts.
+    *refused* are the causes for which a guard refused the answers of earlier attempts. *riders* are tasks with their
+    attempts that share the call.
     """
 
     key: int
@@ -144,6 +146,7 @@ class Run(msgspec.Struct, frozen=True):
     model: str
     timeout: float | None
     refused: tuple[str, ...] = ()
+    riders: tuple[tuple[int, int], ...] = ()
 
 
 class Interrupt(msgspec.Struct, frozen=True):

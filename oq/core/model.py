@@ -140,7 +140,10 @@ class TaskState(msgspec.Struct, frozen=True, gc=False):
 
 
 class Entry(msgspec.Struct, gc=False):
-    """What the schedule keeps of an unfinished task: never its payload. Only the schedule changes it."""
+    """What the schedule keeps of an unfinished task: never its payload. Only the schedule changes it.
+
+    Tasks with the same `group` may share a call (`oq.core.embedding.group_of`); None goes alone.
+    """
 
     key: int
     type: TaskType
@@ -151,6 +154,7 @@ class Entry(msgspec.Struct, gc=False):
     tags: tuple[str, ...]
     state: TaskState
     idempotency_key: str | None = None
+    group: bytes | None = None
 
 
 class FinishedHead(msgspec.Struct, frozen=True, gc=False):
@@ -412,11 +416,3 @@ def affinity(spec: TaskSpec) -> str:
         return spec.model
     parts = [f"{name}={bytes(given[name]).decode()}" for name in RUNNER_OPTIONS if name in given]
     return " ".join([spec.model, *parts])
-
-
-def entry_of(key: int, spec: TaskSpec, state: TaskState) -> Entry:
-    """Return what the schedule needs of a task."""
-    return Entry(
-        key, spec.type, spec.model, affinity(spec), spec.max_retries, spec.timeout, spec.tags, state,
-        spec.idempotency_key,
-    )  # fmt: skip

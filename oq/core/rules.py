@@ -11,6 +11,8 @@ Rule 4  A host never has more than `max_loaded_models` different models in fligh
         model on the host run dry, as soon as a lower priority or the bounds of rule 2 would overtake it.
 Rule 5  A host that said it does not have a model gets no task of it for `ABSENT_SECONDS`, while another host may have
         it. For that host those tasks do not exist: the rules above look past them.
+Rule 6  An embed task that starts takes along those that rule 1 names next, while they are of its group
+        (`oq.core.embedding`): one call, one slot. So none is overtaken by it. It takes no more than its share of the free slots.
 """
 
 from __future__ import annotations
@@ -56,6 +58,9 @@ class Host:
         default_factory=dict
     )  # model → when it said it has it not; in order
     barred: frozenset[str] = frozenset()  # of those, models that gain from going elsewhere (rule 5)
+    # Of attempts that others ride with: who still waits for it, itself included; and the way back.
+    crews: dict[tuple[int, int], set[tuple[int, int]]] = dataclasses.field(default_factory=dict)
+    riders: dict[tuple[int, int], tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def free(self) -> int:
@@ -88,8 +93,25 @@ class Host:
             self.recent.append(affinity)
             del self.recent[: -max(1, self.max_loaded_models)]
 
+    def ride(self, leader: tuple[int, int], riders: Iterable[tuple[int, int]]) -> None:
+        """These attempts share the slot and the fate of a running one."""
+        for rider in riders:
+            self.crews.setdefault(leader, {leader}).add(rider)
+            self.riders[rider] = leader
+
+    def leave(self, key: int, attempt: int) -> tuple[int, int] | None:
+        """An attempt's task is gone. Return the running attempt to stop: the one it is or rode with, if that is nobody's now."""
+        leader = self.riders.get((key, attempt), (key, attempt))
+        crew = self.crews.get(leader)
+        if crew is None:
+            return leader
+        crew.discard((key, attempt))
+        return None if crew else leader
+
     def end(self, key: int, attempt: int) -> None:
         affinity = self.running.pop((key, attempt))
+        if self.crews.pop((key, attempt), None) is not None:
+            self.riders = {rider: leader for rider, leader in self.riders.items() if leader != (key, attempt)}
         self.stopping.discard((key, attempt))
         left = self.in_flight[affinity] - 1
         if left:
@@ -328,3 +350,22 @@ class _View:
     def oldest_of(self, level: Level, affinities: Iterable[str]) -> int | None:
         keys = [key for name in affinities if (key := level.oldest_of(name)) is not None and self._may(key)]
         return min(keys, default=None)
+
+
+def next_rider(waiting: Waiting, entries: dict[int, Entry], leader: Entry) -> Entry | None:
+    """Return the task that rides next with *leader* (rule 6). One that has failed before goes alone."""
+    if leader.group is None or leader.state.retry_count or not waiting.count:
+        return None
+    found = waiting.levels()[0].oldest()
+    if found is None:
+        return None
+    key, affinity = found
+    entry = entries[key]
+    fits = (
+        affinity == leader.affinity
+        and entry.group == leader.group
+        and entry.state.priority == leader.state.priority
+        and entry.timeout == leader.timeout
+        and not entry.state.retry_count
+    )
+    return entry if fits else None

@@ -17,6 +17,7 @@ from typing import assert_never
 import msgspec
 
 from oq.core.draft import Draft
+from oq.core.embedding import entry_of
 from oq.core.events import Change, EventType, Notice
 from oq.core.guard import FINDINGS
 from oq.core.ids import format_id
@@ -54,10 +55,9 @@ from oq.core.model import (
     Succeeded,
     TaskSpec,
     TaskState,
-    entry_of,
 )  # fmt: skip
 from oq.core.retry import RetryPolicy
-from oq.core.rules import ABSENT_SECONDS, Chooser, Host, Rules, Waiting
+from oq.core.rules import ABSENT_SECONDS, Chooser, Host, Rules, Waiting, next_rider
 from oq.errors import IdempotencyConflict, OqError, QueueClosed, QueueFull, TaskConflict, TaskNotFound
 
 PROBE_SECONDS = (
@@ -69,12 +69,13 @@ _replace = msgspec.structs.replace
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the schedule; times in seconds, 0 for no limit."""
+    """Bounds of the schedule; times in seconds, 0 for no limit. *embed_batch*: embed tasks of one call."""
 
     max_pending: int = 1_000_000
     max_finished: int = 10_000
     max_finished_age: float = 0.0
     cleanup_interval: float = 3600.0
+    embed_batch: int = 1
 
 
 class Schedule:
@@ -291,6 +292,22 @@ class Schedule:
                     started = True
 
     def _start(self, draft: Draft, entry: Entry, host: Host, now: float) -> None:
+        refused = tuple(attempt.code for attempt in entry.state.attempts if attempt.code in FINDINGS)
+        slots = sum(one.free for one in self.hosts.values() if one.up and one.free > 0)
+        number = self._begin(draft, entry, host, now)
+        host.begin(entry.key, number, entry.affinity)
+        riders: list[tuple[int, int]] = []
+        most = min(self.limits.embed_batch - 1, self.waiting.count // slots)
+        while len(riders) < most and (rider := next_rider(self.waiting, self.entries, entry)) is not None:
+            riders.append((rider.key, self._begin(draft, rider, host, now)))
+        host.ride((entry.key, number), riders)
+        run = Run(
+            entry.key, number, host.name, entry.type, entry.model, entry.timeout, refused, tuple(riders)
+        )
+        draft.starts.append(run)
+
+    def _begin(self, draft: Draft, entry: Entry, host: Host, now: float) -> int:
+        """Make a waiting task a running one and return the attempt's number."""
         self.waiting.discard(entry)
         state = entry.state
         number = state.attempts[-1].number + 1 if state.attempts else 1
@@ -299,24 +316,20 @@ class Schedule:
             entry, Status.RUNNING, host=host.name, started_at=now, run_at=None, finished_at=None,
             attempts=(*state.attempts, attempt)[-ATTEMPTS_KEPT:],
         )  # fmt: skip
-        host.begin(entry.key, number, entry.affinity)
         draft.write(entry.key, entry.state)
         draft.tell(EventType.TASK_STARTED, entry)
-        refused = tuple(attempt.code for attempt in state.attempts if attempt.code in FINDINGS)
-        draft.starts.append(
-            Run(entry.key, number, host.name, entry.type, entry.model, entry.timeout, refused)
-        )
+        return number
 
     def _finished(self, draft: Draft, message: Finished, now: float, luck: float) -> None:
         host = next(h for h in self.hosts.values() if (message.key, message.attempt) in h.running)
         host.end(message.key, message.attempt)
-        outcome = message.outcome
-        if isinstance(outcome, Failed) and outcome.unreachable:
-            self._host_down(draft, host, outcome.error, now)
-        entry = self.entries.get(message.key)
-        if entry is None or not self._runs(entry, message.attempt):
-            return  # cancelled in the meantime, perhaps even run again: only the slot was left to free
-        self._settle(draft, entry, outcome, now, luck)
+        for key, attempt, outcome in ((message.key, message.attempt, message.outcome), *message.riders):
+            if isinstance(outcome, Failed) and outcome.unreachable:
+                self._host_down(draft, host, outcome.error, now)
+            entry = self.entries.get(key)
+            # Else cancelled in the meantime, perhaps even run again: only the slot was left to free.
+            if entry is not None and self._runs(entry, attempt):
+                self._settle(draft, entry, outcome, now, luck)
 
     def _settle(self, draft: Draft, entry: Entry, outcome: Outcome, now: float, luck: float) -> None:
         match outcome:
@@ -407,9 +420,11 @@ class Schedule:
         if entry is None:
             return self._refuse(key, "cancelled", "it is finished")
         if entry.state.status is Status.RUNNING:
-            self._interrupt(
-                draft, self.hosts[entry.state.attempts[-1].host], key, entry.state.attempts[-1].number
-            )
+            attempt = entry.state.attempts[-1]
+            host = self.hosts[attempt.host]
+            stop = host.leave(key, attempt.number)
+            if stop is not None:
+                self._interrupt(draft, host, *stop)
         elif entry.state.status is Status.PENDING:
             self.waiting.discard(entry)
         self._end(draft, entry, Status.CANCELLED, now, "cancelled", "cancelled", "cancelled")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import msgspec
 from persistent import Persistent
 
+from oq.core.embedding import group_of
 from oq.core.model import Attempt, Entry, Refusal, Status, Task, TaskSpec, TaskState, TaskType, affinity
 
 INLINE_BYTES = (
@@ -45,6 +46,7 @@ class Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
     tags: tuple[str, ...]
     idempotency_key: str | None
     fingerprint: bytes | None
+    group: bytes | None = None
 
 
 class _Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -181,6 +183,7 @@ def new_record(spec: TaskSpec, state: TaskState) -> TaskRecord:
         spec.tags,
         spec.idempotency_key,
         spec.fingerprint,
+        group_of(spec),
     )
     body = _encode(
         _Body(
@@ -256,6 +259,7 @@ def entry_from(key: int, head: Head, state: TaskState) -> Entry:
         head.tags,
         state,
         head.idempotency_key,
+        head.group,
     )
 
 

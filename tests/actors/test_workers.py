@@ -31,7 +31,7 @@ class Shop:
         self.inbox, self.inbox_out = trio.open_memory_channel[Inbound | Stop](100)
         self.events, self.events_out = trio.open_memory_channel[Chunk](100)
         self.workers = Workers(
-            {"h": self.backend}, self.payloads, self.journal, inline, 60.0, lambda schema, text: None
+            {"h": self.backend}, self.payloads, self.journal, inline, 60.0, lambda schema, text: None, 4096
         )
 
     def new(self, key: int) -> Write:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from oq.core.embedding import entry_of, group_of
 from oq.core.events import Change, EventType
 from oq.core.messages import (
     Announce,
@@ -29,7 +30,6 @@ from oq.core.model import (
     TaskSpec,
     TaskState,
     affinity,
-    entry_of,
 )  # fmt: skip
 from oq.core.retry import RetryPolicy
 from oq.core.rules import ABSENT_SECONDS, Host, Rules
@@ -58,6 +58,9 @@ class Stored(NamedTuple):
     result: bytes | None = None
 
 
+Member = tuple[int, int]  # a task's key and its attempt
+
+
 @dataclasses.dataclass
 class Seat:
     """What the oracle knows of a host: the attempts that hold a slot, and the affinities lately started there."""
@@ -66,6 +69,7 @@ class Seat:
     max_loaded_models: int
     held: dict[tuple[int, int], str] = dataclasses.field(default_factory=dict)
     recent: list[str] = dataclasses.field(default_factory=list)
+    crews: dict[Member, tuple[Member, ...]] = dataclasses.field(default_factory=dict)  # who rides with whom
     up: bool = True
     probe_at: float = math.inf
     absent: dict[str, float] = dataclasses.field(default_factory=dict)  # model → when it was said to lack it
@@ -154,6 +158,43 @@ class Promises:
         visible = {key for key in waiting if not self.barred(run.host, key)}
         self._check_rank(run.key, name, state.priority, run.host, visible, since)
         seat.start(run.key, run.attempt, name)
+        if run.riders:
+            seat.crews[run.key, run.attempt] = run.riders
+        assert len(run.riders) < self.shape.limits.embed_batch
+        left = waiting - {run.key}
+        for rider in run.riders:
+            self._check_rider(run, rider, left)
+            left.remove(rider[0])
+
+    def _check_rider(self, run: Run, rider: Member, waiting: set[int]) -> None:
+        """What rides along is what rule 1 names next, and of the same kind."""
+        key, number = rider
+        leader, task = self.disk[run.key], self.disk[key]
+        assert task.state.status is Status.RUNNING
+        attempt = task.state.attempts[-1]
+        assert (attempt.number, attempt.host, attempt.finished_at) == (number, run.host, None)
+        assert key in waiting
+        highest = max(self.disk[other].state.priority for other in waiting)
+        assert key == min(o for o in waiting if self.disk[o].state.priority == highest), "a rider overtook"
+        assert task.state.priority == leader.state.priority
+        assert task.spec.timeout == leader.spec.timeout
+        assert group_of(task.spec) == group_of(leader.spec) is not None
+        assert not task.state.retry_count
+        assert not leader.state.retry_count
+
+    def members(self, leader: Member) -> tuple[Member, ...]:
+        """Return an attempt that holds a slot and those that ride with it."""
+        seat = next(seat for seat in self.seats.values() if leader in seat.held)
+        return (leader, *seat.crews.get(leader, ()))
+
+    def wants(self, member: Member) -> bool:
+        """Whether the task of an attempt still waits for it."""
+        task = self.disk.get(member[0])
+        return (
+            task is not None
+            and task.state.status is Status.RUNNING
+            and task.state.attempts[-1].number == member[1]
+        )
 
     def _check_rank(
         self, key: int, name: str, priority: int, host: str, waiting: set[int], since: Callable[[int], float]
@@ -275,6 +316,9 @@ class Promises:
         for name, seat in self.seats.items():
             host = self.schedule.hosts[name]
             assert (host.running, host.up) == (seat.held, seat.up)
+            crews = {leader: set(filter(self.wants, self.members(leader))) for leader in seat.crews}
+            assert host.crews == crews
+            assert host.riders == {rider: lead for lead, riders in seat.crews.items() for rider in riders}
 
     def a_start_from_the_disk_equals_memory(self) -> None:
         """`recover` of the disk is this schedule with the running ones queued again."""
@@ -324,14 +368,9 @@ class Promises:
 
     def what_lost_its_task_is_interrupted(self) -> None:
         for seat in self.seats.values():
-            for key, attempt in seat.held:
-                task = self.disk.get(key)
-                if (
-                    task is None
-                    or task.state.status is not Status.RUNNING
-                    or task.state.attempts[-1].number != attempt
-                ):
-                    assert (key, attempt) in self.interrupted, "an attempt nobody waits for runs on"
+            for leader in seat.held:
+                if not any(map(self.wants, self.members(leader))):
+                    assert leader in self.interrupted, "an attempt nobody waits for runs on"
 
     def limits_hold(self) -> None:
         limits = self.shape.limits

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from oq.core.messages import Interrupt, Probe, Run
-from oq.core.model import Failed, Interrupted, Status, Succeeded
+from oq.core.model import Failed, Interrupted, Status, Succeeded, TaskSpec
 from oq.core.retry import RetryPolicy
 from oq.core.rules import Rules
 from oq.core.schedule import Limits
 
 from .promises import Shape
-from .world import World, spec
+from .world import World, embed, spec
 
 DONE = Succeeded(b"{}")
 BUSY = Failed("busy", "busy", retryable=True)
@@ -34,13 +34,22 @@ SHAPE = Shape(
     Rules(affinity_limit=1, affinity_wait=100.0, starvation_after=0.0),
     Limits(max_pending=3, max_finished=0, cleanup_interval=1e6),
 )
-DEPTH = 6
-STATES_AT_LEAST = 20_000
+# The same with tasks that share calls: up to three in one.
+EMBEDS = [embed(max_retries=1), embed(max_retries=0), embed(max_retries=0)]
+EMBED_SHAPE = Shape(
+    (("h1", 1, 1),),
+    RetryPolicy(initial_delay=1.0),
+    Rules(affinity_limit=1, affinity_wait=100.0, starvation_after=0.0),
+    Limits(max_pending=3, max_finished=0, cleanup_interval=1e6, embed_batch=3),
+)
+WORLDS = [(TASKS, SHAPE, 6, 20_000), (EMBEDS, EMBED_SHAPE, 6, 3_500)]
 Move = tuple[str, Callable[[World], object]]
 
 
 # What never changes is shared by all worlds instead of being pickled with each.
-CONSTANTS = [SHAPE, SHAPE.retry, SHAPE.rules, SHAPE.limits, *TASKS]
+CONSTANTS = [
+    part for tasks, shape, *_ in WORLDS for part in (shape, shape.retry, shape.rules, shape.limits, *tasks)
+]
 
 
 def constant(number: int) -> object:
@@ -48,7 +57,7 @@ def constant(number: int) -> object:
 
 
 def _reduce(value: object) -> tuple[Any, ...]:
-    return constant, (CONSTANTS.index(value),)
+    return constant, (next(n for n, known in enumerate(CONSTANTS) if known is value),)
 
 
 def freeze(world: World) -> bytes:
@@ -59,11 +68,11 @@ def freeze(world: World) -> bytes:
     return buffer.getvalue()
 
 
-def moves(world: World) -> Iterator[Move]:
+def moves(world: World, tasks: list[TaskSpec]) -> Iterator[Move]:
     """Every message that may come next, with its name."""
     keys = sorted(world.disk)
-    if len(keys) < len(TASKS):
-        yield f"submit {len(keys)}", lambda world: world.submit([TASKS[len(keys)]])
+    if len(keys) < len(tasks):
+        yield f"submit {len(keys)}", lambda world: world.submit([tasks[len(keys)]])
     for number, key in enumerate(keys):
         status = world.disk[key].state.status
         if status.finished:
@@ -83,6 +92,14 @@ def moves(world: World) -> Iterator[Move]:
                 f"finish {attempt[1]} of {keys.index(attempt[0])} {outcome}",
                 lambda world, attempt=attempt, outcome=outcome: world.finish(*attempt, outcome),
             )
+        if len(world.members(attempt)) > 1:
+            for own, others in ((DONE, [BUSY]), (BUSY, [DONE]), (DONE, [GONE])):
+                yield (
+                    f"finish {attempt[1]} of {keys.index(attempt[0])} {own}, those with it {others}",
+                    lambda world, attempt=attempt, own=own, others=others: world.finish(
+                        *attempt, own, others=others
+                    ),
+                )
     if world.unread:
         yield "read", lambda world: world.read()
     for host in sorted(world.probing):
@@ -128,7 +145,7 @@ def identity(world: World) -> tuple[Any, ...]:
     )
     hosts = tuple(
         (
-            tuple(sorted(name(attempt) for attempt in seat.held)),
+            tuple(sorted(tuple(map(name, world.members(attempt))) for attempt in seat.held)),
             tuple(seat.recent),
             seat.up,
             seat.probe_at - now,
@@ -160,28 +177,38 @@ def _overtaken(world: World, order: dict[int, int]) -> Iterator[tuple[str, int, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("tasks", "shape", "depth", "at_least"), WORLDS, ids=["tasks", "embeds"])
 def test_every_walk_of_a_small_world_keeps_every_promise(
     record_property: Callable[[str, object], None],
+    tasks: list[TaskSpec],
+    shape: Shape,
+    depth: int,
+    at_least: int,
 ) -> None:
-    empty, full = World(SHAPE), World(SHAPE)
-    for task in TASKS:
+    empty, full = World(shape), World(shape)
+    for task in tasks:
         full.submit([task])
     edge: list[tuple[bytes, tuple[str, ...]]] = [
         (freeze(empty), ("from nothing",)),
         (freeze(full), ("from three tasks",)),
     ]
     seen = {identity(empty), identity(full)}
-    steps = 0
-    for _ in range(DEPTH):
+    steps, largest = 0, 1
+    for _ in range(depth):
         following: list[tuple[bytes, tuple[str, ...]]] = []
         for frozen, path in edge:
-            for name, move in moves(pickle.loads(frozen)):
+            for name, move in moves(pickle.loads(frozen), tasks):
                 world: World = pickle.loads(frozen)
                 steps += 1
                 try:
                     move(world)
                 except Exception as error:
                     raise AssertionError(f"{', '.join((*path, name))}: {error!r}") from error
+                largest = max(
+                    largest,
+                    *(len(world.members(one)) for seat in world.seats.values() for one in seat.held),
+                    1,
+                )
                 key = identity(world)
                 if key not in seen:
                     seen.add(key)
@@ -189,5 +216,6 @@ def test_every_walk_of_a_small_world_keeps_every_promise(
         edge = following
     record_property("states", len(seen))
     record_property("steps", steps)
-    print(f"{len(seen):,} states, {steps:,} steps, depth {DEPTH}")
-    assert len(seen) >= STATES_AT_LEAST
+    print(f"{len(seen):,} states, {steps:,} steps, depth {depth}")
+    assert len(seen) >= at_least
+    assert largest == shape.limits.embed_batch, "no call was shared by as many as may share one"

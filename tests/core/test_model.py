@@ -3,6 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from oq.core.embedding import entry_of
 from oq.core.ids import EPOCH, IdSource, format_id
 from oq.core.model import (
     PRIORITIES,
@@ -12,7 +13,6 @@ from oq.core.model import (
     TaskSpec,
     TaskState,
     affinity,
-    entry_of,
     output_text,
 )
 

@@ -16,7 +16,7 @@ from oq.core.rules import ABSENT_SECONDS, Rules
 from oq.core.schedule import Limits
 
 from .promises import Shape
-from .world import World, spec
+from .world import World, embed, spec
 
 models = st.sampled_from(["a", "b", "c"])
 priorities = st.sampled_from([1, 5, 5, 10])
@@ -37,6 +37,8 @@ LIMITS = st.sampled_from(
         Limits(),
         Limits(max_pending=4, max_finished=2, cleanup_interval=10.0),
         Limits(max_pending=6, max_finished=20, max_finished_age=5.0, cleanup_interval=3.0),
+        Limits(embed_batch=3),
+        Limits(max_pending=9, max_finished=4, cleanup_interval=10.0, embed_batch=4),
     ]
 )
 OUTCOMES = st.sampled_from(
@@ -71,7 +73,8 @@ class ScheduleMachine(RuleBasedStateMachine):
     def draw_spec(self, data: st.DataObject) -> TaskSpec:
         name = data.draw(st.sampled_from([None, None, None, "k1", "k2"]))
         delay = data.draw(st.sampled_from([None, None, None, -1.0, 0.5, 4.0]))
-        return spec(
+        make = data.draw(st.sampled_from([spec, embed, embed]))
+        return make(
             data.draw(models),
             data.draw(priorities),
             max_retries=data.draw(st.integers(0, 2)),
@@ -142,9 +145,14 @@ class ScheduleMachine(RuleBasedStateMachine):
             self.world.read()
 
     @precondition(lambda self: self.world.active)
-    @rule(data=st.data(), outcome=OUTCOMES, luck=st.sampled_from([0.0, 0.5, 1.0]))
-    def finish(self, data: st.DataObject, outcome: Outcome, luck: float) -> None:
-        self.world.finish(*self.pick(data, self.world.active), outcome, luck)
+    @rule(
+        data=st.data(),
+        outcome=OUTCOMES,
+        luck=st.sampled_from([0.0, 0.5, 1.0]),
+        others=st.lists(OUTCOMES, max_size=3),
+    )
+    def finish(self, data: st.DataObject, outcome: Outcome, luck: float, others: list[Outcome]) -> None:
+        self.world.finish(*self.pick(data, self.world.active), outcome, luck, others)
 
     @precondition(lambda self: self.world.stopping)
     @rule(data=st.data())

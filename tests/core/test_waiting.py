@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oq.core import rules
-from oq.core.model import Entry, Status, TaskState, entry_of
+from oq.core.embedding import entry_of
+from oq.core.model import Entry, Status, TaskState
 from oq.core.rules import Waiting
 
 from .world import spec

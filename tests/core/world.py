@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import cache
+from itertools import chain, repeat
 from typing import Any
 
 import msgspec
 
+from oq.core.embedding import entry_of
 from oq.core.ids import EPOCH, IdSource, created_at
 from oq.core.lifecycle import TRANSITIONS
 from oq.core.messages import (
@@ -43,7 +45,6 @@ from oq.core.model import (
     Status,
     TaskSpec,
     TaskState,
-    entry_of,
 )  # fmt: skip
 from oq.core.schedule import PROBE_SECONDS
 from oq.errors import OqError
@@ -157,23 +158,35 @@ class World(Promises):
             case Probe(host=host):
                 self.probing.add(host)
 
-    def finish(self, key: int, attempt: int, outcome: Outcome, luck: float = 0.5) -> None:
-        """An attempt ends; one that was interrupted may still end in any way."""
+    def finish(
+        self, key: int, attempt: int, outcome: Outcome, luck: float = 0.5, others: Iterable[Outcome] = ()
+    ) -> None:
+        """An attempt ends; one that was interrupted may still end in any way.
+
+        *others* are the outcomes of those that ride with it, as many as there are; where they end, all that follow end
+        as it does itself.
+        """
+        _, *riders = self.members((key, attempt))
+        ends = dict(zip(riders, chain(others, repeat(outcome)), strict=False))
         self.active.remove((key, attempt))
         self.stopping.discard((key, attempt))
         seat = next(seat for seat in self.seats.values() if (key, attempt) in seat.held)
         del seat.held[key, attempt]
+        seat.crews.pop((key, attempt), None)
         self.interrupted.discard((key, attempt))
-        if isinstance(outcome, Failed) and outcome.unreachable and seat.up:
+        gone = any(isinstance(one, Failed) and one.unreachable for one in (outcome, *ends.values()))
+        if gone and seat.up:
             seat.up, seat.probe_at = False, self.now + PROBE_SECONDS
-        before = self.disk.get(key)
-        left = False
-        if isinstance(outcome, Failed) and outcome.elsewhere and len(self.seats) > 1 and before is not None:
-            attempts = before.state.attempts
-            if before.state.status is Status.RUNNING and attempts[-1].number == attempt:
-                left = self.left_to_ask(attempts[-1].host, before)
-        self._handle(Finished(key, attempt, outcome), luck)
-        self.check_outcome(before, key, attempt, outcome, luck, left)
+        before = dict(self.disk)
+        told = tuple((*rider, one) for rider, one in ends.items())
+        left = {}
+        for member, one in {(key, attempt): outcome, **ends}.items():
+            if isinstance(one, Failed) and one.elsewhere and len(self.seats) > 1 and self.wants(member):
+                task = before[member[0]]
+                left[member] = self.left_to_ask(task.state.attempts[-1].host, task)
+        self._handle(Finished(key, attempt, outcome, told), luck)
+        for member, one in {(key, attempt): outcome, **ends}.items():
+            self.check_outcome(before.get(member[0]), *member, one, luck, left.get(member, False))
 
     def answer_probe(self, host: str, up: bool) -> None:
         self.probing.remove(host)
@@ -283,7 +296,7 @@ class World(Promises):
     def _starts(self, step: Step, before: dict[int, Stored], retried: frozenset[int] | set[int]) -> None:
         runs = [start for start in step.starts if isinstance(start, Run)]
         waiting = {key for key, task in self.disk.items() if task.state.status is Status.PENDING}
-        waiting |= {run.key for run in runs}
+        waiting |= {run.key for run in runs} | {key for run in runs for key, _ in run.riders}
 
         def since(key: int) -> float:
             if key in retried:
@@ -295,11 +308,13 @@ class World(Promises):
             match start:
                 case Run():
                     self.check_start(start, waiting, since)
-                    waiting.remove(start.key)
+                    waiting -= {start.key, *(key for key, _ in start.riders)}
                 case Interrupt():
                     attempt = start.key, start.attempt
                     assert attempt not in self.interrupted, "one attempt was interrupted twice"
                     assert any(attempt in seat.held for seat in self.seats.values()), "nothing to interrupt"
+                    over = self.draining and self.now >= self.drain_at
+                    assert over or not any(map(self.wants, self.members(attempt))), "somebody waits for it"
                     self.interrupted.add(attempt)
                 case Probe():
                     seat = self.seats[start.host]
@@ -322,3 +337,8 @@ def spec(model: str = "a", priority: int = 5, **fields: Any) -> TaskSpec:
     return msgspec.structs.replace(
         TaskSpec("generate", model, b'{"prompt": "x"}', priority=priority), **fields
     )
+
+
+def embed(model: str = "a", priority: int = 5, **fields: Any) -> TaskSpec:
+    """A small task that may share a call with others of its kind."""
+    return msgspec.structs.replace(TaskSpec("embed", model, b'{"input": "x"}', priority=priority), **fields)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from oq.core.embedding import entry_of
 from oq.core.messages import Step, Write
 from oq.core.model import Attempt, Status, TaskSpec, TaskState
 from oq.errors import StorageError
@@ -30,6 +31,7 @@ SPEC = TaskSpec(
     tags=("a", "b"),
     idempotency_key="once",
     fingerprint=b"\x00\xff",
+    guard="retry",
 )
 STATE = TaskState(
     Status.SCHEDULED,
@@ -43,6 +45,7 @@ STATE = TaskState(
     error="no",
     error_code="busy",
     attempts=(Attempt(1, "h", 0.5, 0.75, "failed", "no", "busy"), Attempt(2, "i", 1.0)),
+    warnings=("length",),
 )
 
 
@@ -130,6 +133,13 @@ def test_recovery_tells_what_scheduling_needs(journal: ZodbJournal) -> None:
     assert entry.affinity == "llama3 num_ctx=8"
     assert found.idempotency == [("once", FIRST, b"\x00\xff")]
     assert found.last_key == FIRST
+
+
+def test_recovery_tells_which_embed_tasks_may_share_a_call(journal: ZodbJournal) -> None:
+    embed = TaskSpec(type="embed", model="m", payload=b'{"input": "x"}', options=b'{"num_ctx": 8}')
+    journal.commit([Step((Write(FIRST, STATE, embed),))])
+    assert journal.recover().unfinished == [entry_of(FIRST, embed, STATE)]
+    assert entry_of(FIRST, embed, STATE).group is not None
 
 
 def test_recovery_orders_finished_tasks_by_their_end(journal: ZodbJournal, submit: Submit) -> None:
