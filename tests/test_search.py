@@ -33,6 +33,7 @@ class Shelf:
         self.journal, self.catalog = open_journal(), Catalog()
         self.reads: list[int] = []
         self.tasks: dict[int, tuple[TaskSpec, TaskState]] = {}
+        self.next = FIRST + 1  # no key is ever given twice
 
         async def counted(function: Callable[..., Any], keys: Iterable[int]) -> Any:
             keys = list(keys)
@@ -51,8 +52,9 @@ class Shelf:
             del self.tasks[key]
 
     def submit(self, *prompts: str, model: str = "m", first: int | None = None, **fields: Any) -> list[int]:
-        first = max(self.tasks, default=FIRST) + 1 if first is None else first
+        first = self.next if first is None else first
         keys = list(range(first, first + len(prompts)))
+        self.next = max(self.next, keys[-1] + 1)
         state = TaskState(Status.PENDING, fields.pop("priority", 5))
         writes = [
             Write(key, state, TaskSpec("generate", model, json.dumps({"prompt": prompt}).encode(), **fields))
