@@ -17,6 +17,7 @@ import gc
 import heapq
 import itertools
 import json
+import random
 import select
 import signal
 import socket
@@ -99,6 +100,8 @@ class Fake:
     def __init__(self, listener: socket.socket, options: argparse.Namespace) -> None:
         self.listener = listener
         self.latency = options.latency_ms / 1000
+        self.spread = options.spread
+        self.random = random.Random(1)
         self.token_seconds = options.token_ms / 1000
         self.answers = prepared(options.tokens, options.token_ms)
         self.book = Book()
@@ -178,7 +181,8 @@ class Fake:
         connection.parts = parts
         connection.at = 0
         if self.latency:
-            heapq.heappush(self.timers, (now + self.latency, next(self.order), connection))
+            latency = self.latency * self.random.uniform(1 - self.spread, 1 + self.spread)
+            heapq.heappush(self.timers, (now + latency, next(self.order), connection))
         else:
             self.answer(connection)
 
@@ -246,6 +250,9 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=18300, help="0 takes a free one, printed at the start")
     parser.add_argument("--latency-ms", type=float, default=0.0, help="from the request to the first byte")
+    parser.add_argument(
+        "--spread", type=float, default=0.0, help="the latency varies by this share of it, 0 to 1"
+    )
     parser.add_argument("--tokens", type=int, default=4, help="lines of text in an answer")
     parser.add_argument(
         "--token-ms", type=float, default=0.0, help="pause between lines; 0: all in one write"

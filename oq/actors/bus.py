@@ -6,6 +6,7 @@ import logging
 
 import trio
 
+from oq.actors.channels import take_waiting
 from oq.core.events import Change, EventType, Happening, Notice
 from oq.core.ids import format_id
 from oq.core.messages import Announce, Chunk
@@ -16,6 +17,7 @@ from oq.transcript import Transcripts
 
 log = logging.getLogger(__name__)
 
+ITEMS_PER_TURN = 16  # at most about a millisecond
 LINES_PER_STEP = 100  # a larger batch is logged as one line
 _ENDS = {EventType.TASK_COMPLETED, EventType.TASK_FAILED, EventType.TASK_CANCELLED}
 _LEVELS = {EventType.TASK_FAILED: logging.WARNING, EventType.HOST_DOWN: logging.WARNING}
@@ -30,15 +32,16 @@ async def run_bus(
     """Pass on what happened and what the models write. Never waits for a reader: readers pull."""
     async with events:
         try:
-            async for item in events:
-                if isinstance(item, Chunk):
-                    transcripts.add(item.key, item.attempt, Piece(item.text, item.kind, item.line))
-                else:
-                    history.append(item.happenings, clock.now())
-                    for happening in item.happenings:
-                        if isinstance(happening, Change):
-                            _follow(happening, transcripts)
-                    _log(item.happenings)
+            async for first in events:
+                for item in (first, *take_waiting(events, ITEMS_PER_TURN)):
+                    if isinstance(item, Chunk):
+                        transcripts.add(item.key, item.attempt, Piece(item.text, item.kind, item.line))
+                    else:
+                        history.append(item.happenings, clock.now())
+                        for happening in item.happenings:
+                            if isinstance(happening, Change):
+                                _follow(happening, transcripts)
+                        _log(item.happenings)
         finally:
             history.close()
 

@@ -7,6 +7,7 @@ from typing import assert_never
 
 import trio
 
+from oq.actors.channels import put, take_waiting
 from oq.core.ids import IdSource
 from oq.core.messages import (
     Admit,
@@ -29,6 +30,8 @@ from oq.ports import Clock
 
 log = logging.getLogger(__name__)
 
+REQUESTS_PER_TURN = 16
+
 
 async def run_intake(
     requests: trio.MemoryReceiveChannel[Request],
@@ -39,16 +42,18 @@ async def run_intake(
 ) -> None:
     """Turn requests into messages for the scheduler; own the door and the ids. Ends with its channel."""
     async with requests, inbox:
-        async for request in requests:
-            if health.storage_error is not None and not isinstance(request, Pause | Resume | Drain):
-                request.reply.send_nowait(health.storage_error)
-                continue
-            try:
-                await inbox.send(
-                    _admit(request, ids, clock) if isinstance(request, Submit) else _checked(request)
-                )
-            except trio.BrokenResourceError:
-                request.reply.send_nowait(QueueClosed("the queue has stopped"))
+        async for first in requests:
+            for request in (first, *take_waiting(requests, REQUESTS_PER_TURN)):
+                if health.storage_error is not None and not isinstance(request, Pause | Resume | Drain):
+                    request.reply.send_nowait(health.storage_error)
+                    continue
+                try:
+                    await put(
+                        inbox,
+                        _admit(request, ids, clock) if isinstance(request, Submit) else _checked(request),
+                    )
+                except trio.BrokenResourceError:
+                    request.reply.send_nowait(QueueClosed("the queue has stopped"))
         try:
             await inbox.send(Stop())
         except trio.BrokenResourceError:

@@ -7,10 +7,13 @@ from collections.abc import Callable
 
 import trio
 
+from oq.actors.channels import put, take_waiting
 from oq.core.messages import Inbound, Start, Step, Stop
 from oq.core.schedule import Schedule
 from oq.payloads import Payloads
 from oq.ports import Clock
+
+MESSAGES_PER_TURN = 16  # at most about a millisecond, so that others get their turn
 
 
 async def run_scheduler(
@@ -33,11 +36,12 @@ async def run_scheduler(
         for start in step.starts:
             jobs.send_nowait(start)  # never full: the size is argued in oq.engine
         if step.effects or step.for_disk:
-            await steps.send(step)
+            await put(steps, step)
 
     async with inbox, steps, jobs:
         await take(first)
-        async for message in inbox:
-            if isinstance(message, Stop):
-                break
-            await take(schedule.handle(message, clock.now(), luck()))
+        async for first_of_turn in inbox:
+            for message in (first_of_turn, *take_waiting(inbox, MESSAGES_PER_TURN)):
+                if isinstance(message, Stop):
+                    return
+                await take(schedule.handle(message, clock.now(), luck()))

@@ -10,6 +10,7 @@ from typing import assert_never
 
 import trio
 
+from oq.actors.channels import put
 from oq.actors.crew import failed, run_crew
 from oq.core import guard
 from oq.core.ids import format_id
@@ -136,7 +137,7 @@ class Workers:
                 if isinstance(piece, bytes):
                     result = piece
                 else:
-                    await events.send(Chunk(run.key, run.attempt, piece.text, piece.kind, piece.line))
+                    await put(events, Chunk(run.key, run.attempt, piece.text, piece.kind, piece.line))
         if result is None:
             return Failed("the model server's answer has no end", "incomplete", retryable=True, retry_limit=2)
         if run.type == "embed":
@@ -153,6 +154,6 @@ class Workers:
 
 async def _report(inbox: trio.MemorySendChannel[Inbound | Stop], message: Finished | Probed) -> None:
     try:
-        await inbox.send(message)
+        await put(inbox, message)
     except trio.BrokenResourceError:
         pass  # the queue has stopped: recovery runs the attempt again

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import trio
 
+from oq.actors.channels import put, take_waiting
 from oq.core.messages import Announce, Respond, Step, WakeAt
 from oq.errors import StorageError, StorageLocked
 from oq.health import Health
@@ -16,6 +17,7 @@ from oq.ports import Journal, Offload
 log = logging.getLogger(__name__)
 
 BATCH_STEPS = 512  # at most in one commit: bounds how long the first of them waits for the last
+START_TURNS = 3  # the starts of the same step go first: a commit takes the interpreter from them
 RETRY_SECONDS = 1.0  # between two attempts at a commit that the disk refused
 
 
@@ -36,21 +38,13 @@ async def run_writer(
     """
     async with steps, alarms, events:
         async for first in steps:
-            batch = [first]
-            _gather(batch, steps)
+            for _ in range(START_TURNS):
+                await trio.lowlevel.checkpoint()
+            batch = [first, *take_waiting(steps, BATCH_STEPS - 1)]
             if any(step.for_disk for step in batch):
                 await _commit(batch, steps, journal, offload, health)
                 committed(batch)
             await _release(batch, alarms, events)
-
-
-def _gather(batch: list[Step], steps: trio.MemoryReceiveChannel[Step]) -> None:
-    """Add what waits."""
-    while len(batch) < BATCH_STEPS:
-        try:
-            batch.append(steps.receive_nowait())
-        except (trio.WouldBlock, trio.EndOfChannel):
-            break
 
 
 async def _commit(
@@ -71,7 +65,9 @@ async def _commit(
             if isinstance(error, StorageLocked):
                 raise
             await trio.sleep(RETRY_SECONDS)
-            _gather(batch, steps)  # who passed the door before it closed must not wait for the disk either
+            batch += take_waiting(
+                steps, BATCH_STEPS - len(batch)
+            )  # who passed the door before it closed must not wait for the disk either
         else:
             if health.storage_error is not None:
                 log.warning("the store takes writes again")
@@ -97,7 +93,7 @@ async def _release(
         for effect in step.effects:
             match effect:
                 case Announce():
-                    await events.send(effect)
+                    await put(events, effect)
                 case Respond():
                     effect.reply.send_nowait(effect.answer)
                 case WakeAt():

@@ -90,11 +90,11 @@ async def work(folder: Path, journal: WatchedJournal, acknowledged: dict[str, st
     try:
         async with open_fake_queue(backend, journal, max_workers=1) as queue:
             try:
-                for number in range(3):
+                for number in range(5):
                     handle = await queue.submit(oq.generate("m", str(number), tags=[f"t{number}"]))
                     acknowledged[handle.id] = "submitted"
                 for batch in await queue.submit_many(
-                    [oq.generate("m", str(number)) for number in range(3, 6)], atomic=True
+                    [oq.generate("m", str(number)) for number in range(5, 9)], atomic=True
                 ):
                     assert not isinstance(batch, OqError)
                     acknowledged[batch.id] = "submitted"

@@ -11,6 +11,7 @@ from fakes import FakeBackend, WatchedJournal, open_fake_queue
 
 import oq
 from oq import engine
+from oq.actors import writer
 from oq.core.model import Task
 from oq.errors import (
     BackendError,
@@ -122,6 +123,7 @@ async def test_a_queue_that_takes_nothing_for_the_limit_says_so(
 ) -> None:
     for name in ("REQUESTS", "INBOX", "STEPS"):
         monkeypatch.setattr(engine, name, 1)
+    monkeypatch.setattr(writer, "BATCH_STEPS", 1)
 
     async def stuck(function: Any, /, *args: Any) -> Any:
         await trio.sleep(100.0 * (function.__name__ == "commit"))
@@ -141,11 +143,11 @@ async def test_a_queue_that_takes_nothing_for_the_limit_says_so(
                 advice.add(str(error))
 
         async with trio.open_nursery() as nursery:
-            for number in range(12):
+            for number in range(80):
                 nursery.start_soon(submit, number)
         assert ["queue.request_timeout" in text for text in advice] == [True]
         assert busy == pytest.approx([10.0] * len(busy), abs=0.01)
-        assert len(busy) + len(taken) == 12
+        assert len(busy) + len(taken) == 80
         assert sorted(task.id for task in await queue.list()) == sorted(taken), "who was refused is not in it"
 
 

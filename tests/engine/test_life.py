@@ -87,6 +87,27 @@ async def test_a_delayed_task_starts_at_its_time(autojump_clock: Any, backend: F
     assert backend.times[0] - begin == pytest.approx(90.0, abs=0.001)
 
 
+async def test_the_next_attempt_is_under_way_before_the_last_ones_end_is_committed(
+    autojump_clock: Any, backend: FakeBackend
+) -> None:
+    journal = WatchedJournal()
+    async with open_fake_queue(backend, journal, max_workers=1, paused=True) as queue:
+        await queue.submit_many([oq.generate("m", str(number)) for number in range(4)])
+        started: list[int] = []
+        journal.before = lambda number: started.append(len(backend.seen))
+        await queue.resume()
+        while (await queue.status()).completed_tasks < 4:
+            await trio.sleep(0.01)
+        ended = [
+            sum(write.state.status == "completed" for step in steps for write in step.writes)
+            for steps in journal.commits[-len(started) :]
+        ]
+    known = 0
+    for seen, ends in zip(started, ended, strict=True):
+        known += ends
+        assert seen == min(4, known + 1) or not ends
+
+
 async def test_no_more_tasks_run_at_a_time_than_there_are_workers(
     autojump_clock: Any, backend: FakeBackend
 ) -> None:

@@ -168,6 +168,7 @@ async def test_no_text_stays_in_memory_when_all_tasks_have_ended(autojump_clock:
     backend.errors = [BUSY, BUSY]
     async with open_fake_queue(backend) as queue:
         await queue.run_batch([oq.generate("m", str(number)) for number in range(5)])
+        backend.close_gate()
         handle = await queue.submit(oq.generate("m", "cancelled"))
         await handle.cancel()
         await trio.testing.wait_all_tasks_blocked()
