@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from oq.client import AsyncClient, Client
     from oq.config import Settings, load_settings, settings_from
     from oq.core.events import Event, EventType
-    from oq.core.model import CRITICAL, HIGH, LOW, NORMAL, Status, Task, TaskSpec
+    from oq.core.model import CRITICAL, HIGH, LOW, NORMAL, Status, TaskSpec
+    from oq.core.task import Task
     from oq.engine import open_queue
     from oq.queue import Queue, TaskHandle
 
@@ -32,7 +33,7 @@ _WHERE = {
     "Queue": "oq.queue",
     "Settings": "oq.config",
     "Status": "oq.core.model",
-    "Task": "oq.core.model",
+    "Task": "oq.core.task",
     "TaskHandle": "oq.queue",
     "TaskSpec": "oq.core.model",
     "assistant": "oq.builders",

@@ -32,9 +32,10 @@ from oq.core.ids import KEY_MAX, format_id
 from oq.core.messages import (
     Request,
 )  # fmt: skip
-from oq.core.model import Status, Task
+from oq.core.model import Status
 from oq.core.schedule import Schedule
 from oq.core.tally import Tally
+from oq.core.task import Task
 from oq.core.waiting import Waiting, why_waiting
 from oq.errors import (
     QueueClosed,

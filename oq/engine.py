@@ -28,10 +28,11 @@ from oq.backends.ollama import OllamaBackend
 from oq.catalog import Catalog
 from oq.clock import WallClock
 from oq.config import Settings, settings_from
+from oq.core.hosts import Host
 from oq.core.ids import IdSource
 from oq.core.messages import Announce, Chunk, Inbound, Request, Start, Step, Stop, WakeAt
 from oq.core.retry import RetryPolicy
-from oq.core.rules import Host, Rules
+from oq.core.rules import Rules
 from oq.core.schedule import Limits, Schedule
 from oq.core.tally import Tally
 from oq.errors import OqError, QueueClosed, StorageError

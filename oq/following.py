@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import msgspec
 
-from oq.core.model import Task
+from oq.core.task import Task
 from oq.ports import Piece
 
 

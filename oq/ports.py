@@ -9,7 +9,8 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from oq.core.messages import Step
-from oq.core.model import Recovered, Status, Task, TaskSpec, TaskType
+from oq.core.model import Recovered, Status, TaskSpec, TaskType
+from oq.core.task import Task
 
 __all__ = [
     "Backend", "BackendInfo", "Clock", "Forwarded", "Headers", "Journal", "Offload", "Piece", "Query", "Recovered", "Sleep",

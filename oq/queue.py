@@ -18,7 +18,8 @@ import trio
 from oq.access import Access, Page
 from oq.bulk import run_bulk
 from oq.core.ids import format_id
-from oq.core.model import PRIORITIES, Status, Task, TaskSpec, TaskState
+from oq.core.model import PRIORITIES, Status, TaskSpec, TaskState
+from oq.core.task import Task
 from oq.errors import InvalidTask, OqError, TaskCancelled, TaskFailed
 from oq.following import StreamEnd, StreamItem, StreamRestart, StreamText
 from oq.ports import Query

@@ -10,7 +10,7 @@ from oq.catalog import Catalog
 from oq.core.embedding import entry_of
 from oq.core.ids import format_id
 from oq.core.messages import Step, Write
-from oq.core.model import (
+from oq.core.model import (  # fmt: skip
     FINISHED,
     FinishedHead,
     Recovered,
@@ -18,7 +18,7 @@ from oq.core.model import (
     TaskSpec,
     TaskState,
     TaskType,
-)  # fmt: skip
+)
 from oq.errors import InvalidTask, TaskConflict, TaskNotFound
 from oq.ports import Query
 

@@ -10,7 +10,8 @@ import pytest
 from oq.client import AsyncClient, Client, TaskHandle
 from oq.client.aio import AsyncTaskHandle
 from oq.core.events import Event
-from oq.core.model import Attempt, Task
+from oq.core.model import Attempt
+from oq.core.task import Task
 from oq.following import StreamEnd, StreamRestart, StreamText
 from oq.queue import Queue
 from oq.queue import TaskHandle as OwnHandle

@@ -15,7 +15,8 @@ from oq.actors.crew import failed, run_crew
 from oq.core import guard
 from oq.core.ids import format_id
 from oq.core.messages import Chunk, Finished, Inbound, Interrupt, Probe, Probed, Run, Start, Stop
-from oq.core.model import Failed, Interrupted, Outcome, Succeeded, TaskSpec, gist
+from oq.core.model import Failed, Interrupted, Outcome, Succeeded, TaskSpec
+from oq.core.output import gist
 from oq.errors import BackendError
 from oq.payloads import Payloads
 from oq.ports import Backend, Journal, Offload

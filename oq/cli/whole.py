@@ -10,7 +10,7 @@ import click
 
 from oq.cli.backup import data_folder
 from oq.cli.session import Session
-from oq.core.model import Task
+from oq.core.task import Task
 from oq.errors import InvalidTask
 from oq.wire.whole import parse_whole, whole_line
 

@@ -9,7 +9,7 @@ Rule 3  Nobody starves: while a task has waited longer than `starvation_after`, 
 Rule 4  A host never has more than `max_loaded_models` different models in flight: a further one would wait inside
         Ollama behind all of them, out of our sight. A task that only this rule holds back makes the least used
         model on the host run dry, as soon as a lower priority or the bounds of rule 2 would overtake it.
-Rule 5  A host that said it does not have a model gets no task of it for `ABSENT_SECONDS`, while another host may have
+Rule 5  A host that said it does not have a model gets no task of it for `oq.core.hosts.ABSENT_SECONDS`, while another host may have
         it. For that host those tasks do not exist: the rules above look past them.
 Rule 6  An embed task that starts takes along those that rule 1 names next, while they are of its group
         (`oq.core.embedding`): one call, one slot. So none is overtaken by it. It takes no more than its share of the free slots.
@@ -22,11 +22,10 @@ import heapq
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from oq.core.hosts import Host
 from oq.core.ids import created_at
 from oq.core.model import Entry, Status
 
-ABSENT_SECONDS = 60.0  # a model that was pulled meanwhile is found after this time at the latest
-ABSENT_KEPT = 256  # models a host is known not to have; of one forgotten it is asked again
 SLACK = 64  # entries of a heap that may be out of date before it is made anew
 
 
@@ -38,86 +37,6 @@ class Rules:
     affinity_wait: float = 10.0
     starvation_after: float = 600.0
     starvation_share: int = 10
-
-
-@dataclasses.dataclass(slots=True)
-class Host:
-    """One model server as the schedule sees it. `running` maps (key, attempt) to the affinity in flight."""
-
-    name: str
-    slots: int
-    max_loaded_models: int = 0  # 0: no limit
-    up: bool = True
-    probe_at: float | None = None
-    error: str | None = None  # why it is down
-    running: dict[tuple[int, int], str] = dataclasses.field(default_factory=dict)
-    stopping: set[tuple[int, int]] = dataclasses.field(default_factory=set)  # of those, interrupted already
-    in_flight: dict[str, int] = dataclasses.field(default_factory=dict)
-    recent: list[str] = dataclasses.field(default_factory=list)  # affinities lately run here, newest last
-    absent: dict[str, float] = dataclasses.field(
-        default_factory=dict
-    )  # model → when it said it has it not; in order
-    barred: frozenset[str] = frozenset()  # of those, models that gain from going elsewhere (rule 5)
-    # Of attempts that others ride with: who still waits for it, itself included; and the way back.
-    crews: dict[tuple[int, int], set[tuple[int, int]]] = dataclasses.field(default_factory=dict)
-    riders: dict[tuple[int, int], tuple[int, int]] = dataclasses.field(default_factory=dict)
-
-    @property
-    def free(self) -> int:
-        return self.slots - len(self.running)
-
-    @property
-    def takes_another_model(self) -> bool:
-        return not 0 < self.max_loaded_models <= len(self.in_flight)
-
-    def is_warm(self, affinity: str) -> bool:
-        return affinity in self.recent
-
-    def lacks(self, model: str, now: float) -> bool:
-        """Return whether it said so lately."""
-        said_at = self.absent.get(model)
-        return said_at is not None and now < said_at + ABSENT_SECONDS
-
-    def note_absent(self, model: str, now: float) -> None:
-        self.absent.pop(model, None)
-        self.absent[model] = now
-        if len(self.absent) > ABSENT_KEPT:
-            del self.absent[next(iter(self.absent))]
-
-    def begin(self, key: int, attempt: int, affinity: str) -> None:
-        self.running[key, attempt] = affinity
-        self.in_flight[affinity] = self.in_flight.get(affinity, 0) + 1
-        if not self.recent or self.recent[-1] != affinity:
-            if affinity in self.recent:
-                self.recent.remove(affinity)
-            self.recent.append(affinity)
-            del self.recent[: -max(1, self.max_loaded_models)]
-
-    def ride(self, leader: tuple[int, int], riders: Iterable[tuple[int, int]]) -> None:
-        """These attempts share the slot and the fate of a running one."""
-        for rider in riders:
-            self.crews.setdefault(leader, {leader}).add(rider)
-            self.riders[rider] = leader
-
-    def leave(self, key: int, attempt: int) -> tuple[int, int] | None:
-        """An attempt's task is gone. Return the running attempt to stop: the one it is or rode with, if that is nobody's now."""
-        leader = self.riders.get((key, attempt), (key, attempt))
-        crew = self.crews.get(leader)
-        if crew is None:
-            return leader
-        crew.discard((key, attempt))
-        return None if crew else leader
-
-    def end(self, key: int, attempt: int) -> None:
-        affinity = self.running.pop((key, attempt))
-        if self.crews.pop((key, attempt), None) is not None:
-            self.riders = {rider: leader for rider, leader in self.riders.items() if leader != (key, attempt)}
-        self.stopping.discard((key, attempt))
-        left = self.in_flight[affinity] - 1
-        if left:
-            self.in_flight[affinity] = left
-        else:
-            del self.in_flight[affinity]
 
 
 class Lane:

@@ -20,6 +20,8 @@ from oq.core.draft import Draft
 from oq.core.embedding import entry_of
 from oq.core.events import Change, EventType, Notice
 from oq.core.guard import FINDINGS
+from oq.core.hosts import Host, Hosts
+from oq.core.idempotency import IdempotencyKeys
 from oq.core.ids import format_id
 from oq.core.lifecycle import may_follow
 from oq.core.messages import (
@@ -43,7 +45,7 @@ from oq.core.messages import (
     Tick,
     WakeAt,
 )  # fmt: skip
-from oq.core.model import (
+from oq.core.model import (  # fmt: skip
     ATTEMPTS_KEPT,
     Attempt,
     Entry,
@@ -55,15 +57,12 @@ from oq.core.model import (
     Succeeded,
     TaskSpec,
     TaskState,
-)  # fmt: skip
+)
+from oq.core.retention import Ends, Retention
 from oq.core.retry import RetryPolicy
-from oq.core.rules import ABSENT_SECONDS, Chooser, Host, Rules, Waiting, next_rider
+from oq.core.rules import Chooser, Rules, Waiting, next_rider
 from oq.errors import IdempotencyConflict, OqError, QueueClosed, QueueFull, TaskConflict, TaskNotFound
 
-PROBE_SECONDS = (
-    0.5  # between two looks at a host that is down: it is back in use within a second of its return
-)
-DELETES_PER_STEP = 500  # retention works in slices, so that no commit gets long
 _replace = msgspec.structs.replace
 
 
@@ -88,23 +87,23 @@ class Schedule:
         rules: Rules | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self.hosts = {host.name: host for host in hosts}
+        self.hosts = Hosts(hosts)
         self.retry = retry or RetryPolicy()
         self.limits = limits or Limits()
         self.entries: dict[int, Entry] = {}
-        self.finished: dict[int, tuple[float, int]] = {}  # key → (finished_at, revision), oldest end first
+        self.finished: Ends = {}
         self.paused = False
         self.draining = False
         self.waiting = Waiting(self.entries)
         self._chooser = Chooser(rules or Rules(), self.waiting, self.entries)
-        self._idempotency: dict[str, tuple[int, bytes]] = {}
-        self._idempotent: dict[int, str] = {}  # the same, by task key
+        self._names = IdempotencyKeys()
         self._due: list[tuple[float, int]] = []  # scheduled tasks; entries that moved on are skipped lazily
-        self._cleanup_at = float("inf")
+        self._retention = Retention(
+            self.limits.max_finished, self.limits.max_finished_age, self.limits.cleanup_interval
+        )
         self._drain_at = float("inf")
         self._drain_replies: list[Reply] = []
         self._alarm = float("inf")
-        self._bar_at = float("inf")  # when rule 5 keeps other models from other hosts than now
 
     # --- start ------------------------------------------------------------------------------------------------
     def recover(self, stored: Recovered, now: float) -> Step:
@@ -113,7 +112,7 @@ class Schedule:
         self.paused = stored.paused
         self.finished = {key: (at, revision) for key, at, revision in stored.finished}
         for text, key, fingerprint in stored.idempotency:
-            self._remember(text, key, fingerprint)
+            self._names.remember(text, key, fingerprint)
         for entry in stored.unfinished:
             self.entries[entry.key] = entry
             if entry.state.status is Status.RUNNING:
@@ -124,7 +123,7 @@ class Schedule:
                 heapq.heappush(self._due, (entry.state.run_at or now, entry.key))
             else:
                 self.waiting.add(entry)
-        self._cleanup_at = now
+        self._retention.due = now
         return self._close(draft, now)
 
     # --- every message ----------------------------------------------------------------------------------------
@@ -167,25 +166,26 @@ class Schedule:
             case Drain():
                 self._drain(draft, message, now)
             case Probed():
-                self._probed(draft, message, now)
+                host = self.hosts[message.host]
+                self.hosts.probed(host, message.up, now)
+                if message.up:
+                    draft.announce(Notice(EventType.HOST_UP, host.name))
             case _:
                 assert_never(message)
         return self._close(draft, now)
 
     def _close(self, draft: Draft, now: float) -> Step:
         """What follows every message: retention, drain, new starts, and the alarm."""
-        self._clean(draft, now)
+        for key in self._retention.expired(self.finished, now):
+            self._forget(draft, key)
         self._interrupt_at_drain_end(draft, now)
-        self._bar(now)
+        self.hosts.bar(now)
         self._assign(draft, now)
-        if self.draining and not any(host.running for host in self.hosts.values()):
+        if self.draining and not self.hosts.busy:
             for reply in self._drain_replies:
                 draft.respond(reply, None)
             self._drain_replies = []
-        for host in self.hosts.values():
-            if host.probe_at is not None and host.probe_at <= now:
-                host.probe_at = None
-                draft.starts.append(Probe(host.name))
+        draft.starts += map(Probe, self.hosts.probes(now))
         due = self._next_due()
         if due < self._alarm:
             self._alarm = due
@@ -195,9 +195,8 @@ class Schedule:
     def _next_due(self) -> float:
         while self._due and not self._is_due_entry(*self._due[0]):
             heapq.heappop(self._due)
-        times = [host.probe_at for host in self.hosts.values() if host.probe_at is not None]
         return min(
-            [self._cleanup_at, self._drain_at, self._bar_at, *times, *(item[0] for item in self._due[:1])]
+            [self._retention.due, self._drain_at, self.hosts.next_due(), *(item[0] for item in self._due[:1])]
         )
 
     # --- submission -------------------------------------------------------------------------------------------
@@ -222,7 +221,7 @@ class Schedule:
         new = 0
         inside: dict[str, bytes] = {}  # idempotency keys that this batch brings
         for spec in specs:
-            known = self._known(spec)
+            known = self._names.known(spec)
             if isinstance(known, OqError):
                 return known
             name, fingerprint = spec.idempotency_key, spec.fingerprint or b""
@@ -232,11 +231,11 @@ class Schedule:
                     "use one key for each request"
                 )
             new += known is None and name is None
-        new += sum(name not in self._idempotency for name in inside)
+        new += sum(name not in self._names for name in inside)
         return self._full() if len(self.entries) + new > self.limits.max_pending else None
 
     def _admit_one(self, draft: Draft, key: int, spec: TaskSpec, now: float) -> int | OqError:
-        known = self._known(spec)
+        known = self._names.known(spec)
         if known is not None:
             return known
         if len(self.entries) >= self.limits.max_pending:
@@ -250,25 +249,10 @@ class Schedule:
         if state.status is Status.PENDING:
             self.waiting.add(entry)
         if spec.idempotency_key is not None:
-            self._remember(spec.idempotency_key, key, spec.fingerprint or b"")
+            self._names.remember(spec.idempotency_key, key, spec.fingerprint or b"")
         draft.write(key, state, spec)
         draft.tell(EventType.TASK_SUBMITTED, entry)
         return key
-
-    def _known(self, spec: TaskSpec) -> int | OqError | None:
-        if spec.idempotency_key is None or spec.idempotency_key not in self._idempotency:
-            return None
-        key, fingerprint = self._idempotency[spec.idempotency_key]
-        if fingerprint != (spec.fingerprint or b""):
-            return IdempotencyConflict(
-                f"the Idempotency-Key {spec.idempotency_key!r} was used for another request (task {format_id(key)}); "
-                "use a new key for a new request"
-            )
-        return key
-
-    def _remember(self, text: str, key: int, fingerprint: bytes) -> None:
-        self._idempotency[text] = (key, fingerprint)
-        self._idempotent[key] = text
 
     def _full(self) -> OqError:
         return QueueFull(
@@ -325,7 +309,9 @@ class Schedule:
         host.end(message.key, message.attempt)
         for key, attempt, outcome in ((message.key, message.attempt, message.outcome), *message.riders):
             if isinstance(outcome, Failed) and outcome.unreachable:
-                self._host_down(draft, host, outcome.error, now)
+                news = self.hosts.down(host, outcome.error, now)
+                if news:
+                    draft.announce(Notice(EventType.HOST_DOWN, host.name, outcome.error))
             entry = self.entries.get(key)
             # Else cancelled in the meantime, perhaps even run again: only the slot was left to free.
             if entry is not None and self._runs(entry, attempt):
@@ -343,7 +329,7 @@ class Schedule:
             case Failed(unreachable=True):
                 self._requeue(draft, entry, now, "unreachable", outcome.error, outcome.code)
             case Failed(elsewhere=True) if len(self.hosts) > 1:
-                if self._may_be_elsewhere(entry, now):
+                if self.hosts.may_be_elsewhere(entry, now):
                     self._requeue(draft, entry, now, "not_here", outcome.error, outcome.code)
                 else:
                     error = f"{outcome.error} (no other model server has it either)"
@@ -482,9 +468,7 @@ class Schedule:
 
     def _forget(self, draft: Draft, key: int) -> None:
         del self.finished[key]
-        text = self._idempotent.pop(key, None)
-        if text is not None:
-            del self._idempotency[text]
+        self._names.forget(key)
         draft.writes.pop(key, None)
         draft.deletes.append(key)
         draft.announce(Change(EventType.TASK_DELETED, key))
@@ -523,60 +507,6 @@ class Schedule:
             for key, attempt in host.running:
                 self._interrupt(draft, host, key, attempt)
 
-    def _host_down(self, draft: Draft, host: Host, why: str, now: float) -> None:
-        if host.up:
-            host.up, host.error = False, why
-            host.probe_at = now + PROBE_SECONDS
-            draft.announce(Notice(EventType.HOST_DOWN, host.name, why))
-
-    def _probed(self, draft: Draft, message: Probed, now: float) -> None:
-        host = self.hosts[message.host]
-        if message.up:
-            host.up, host.error = True, None
-            draft.announce(Notice(EventType.HOST_UP, host.name))
-        else:
-            host.probe_at = now + PROBE_SECONDS
-
-    # --- rule 5 -----------------------------------------------------------------------------------------------
-    def _may_be_elsewhere(self, entry: Entry, now: float) -> bool:
-        """Note that the host of this attempt lacks the model; return whether there is one that may have it.
-
-        Not one that said otherwise since the task began to look: to this task itself, or to another.
-        """
-        self._bar_at = now
-        here = self.hosts[entry.state.attempts[-1].host]
-        here.note_absent(entry.model, now)
-        told, since = {here.name}, now
-        for attempt in reversed(entry.state.attempts):
-            if attempt.outcome in ("failed", "cancelled", "succeeded"):
-                break  # it looked before that for another reason
-            since = attempt.started_at
-            if attempt.outcome == "not_here":
-                told.add(attempt.host)
-        left = [
-            host
-            for host in self.hosts.values()
-            if host.name not in told
-            and not (host.lacks(entry.model, now) and host.absent[entry.model] >= since)
-        ]
-        for host in left:
-            host.absent.pop(entry.model, None)  # what it said before is too old to fail a task
-        return bool(left)
-
-    def _bar(self, now: float) -> None:
-        """Keep models from hosts that lack them, where there is another host; see `Host.barred`."""
-        if now < self._bar_at:
-            return
-        hosts = self.hosts.values()
-        for host in hosts:
-            host.absent = {model: at for model, at in host.absent.items() if host.lacks(model, now)}
-        for host in hosts:
-            host.barred = frozenset(
-                model for model in host.absent if any(model not in other.absent for other in hosts)
-            )
-        said = [at for host in hosts for at in host.absent.values()]
-        self._bar_at = min(said, default=float("inf")) + ABSENT_SECONDS
-
     # --- what is due ------------------------------------------------------------------------------------------
     def _is_due_entry(self, at: float, key: int) -> bool:
         entry = self.entries.get(key)
@@ -594,32 +524,6 @@ class Schedule:
                 self.waiting.add(entry)
                 draft.write(key, entry.state)
 
-    def _clean(self, draft: Draft, now: float) -> None:
-        """Retention: forget the tasks that ended longest ago, by number and by age."""
-        excess = self._excess(now)
-        slack = min(
-            100, self.limits.max_finished // 10
-        )  # delete in slices: one commit for many, not one for each
-        timely = now >= self._cleanup_at
-        if excess and (timely or excess > slack):
-            for key in list(_first(self.finished, min(excess, DELETES_PER_STEP))):
-                self._forget(draft, key)
-        if timely:
-            more = excess > DELETES_PER_STEP
-            self._cleanup_at = now if more else now + self.limits.cleanup_interval
-
-    def _excess(self, now: float) -> int:
-        excess = max(0, len(self.finished) - self.limits.max_finished) if self.limits.max_finished else 0
-        if self.limits.max_finished_age and now >= self._cleanup_at:
-            oldest = now - self.limits.max_finished_age
-            expired = 0
-            for at, _ in self.finished.values():
-                if at > oldest or expired > DELETES_PER_STEP:
-                    break
-                expired += 1
-            excess = max(excess, expired)
-        return excess
-
 
 def _closed(
     state: TaskState, now: float, outcome: str, error: str | None, code: str | None
@@ -629,7 +533,3 @@ def _closed(
         return state.attempts
     last = _replace(state.attempts[-1], finished_at=now, outcome=outcome, error=error, code=code)
     return (*state.attempts[:-1], last)
-
-
-def _first(keys: Iterable[int], count: int) -> Sequence[int]:
-    return [key for key, _ in zip(keys, range(count), strict=False)]

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from oq.core.model import Status, Task
+from oq.core.model import Status
+from oq.core.task import Task
 from oq.dropin.openai_errors import openai_error
 from oq.dropin.refusals import Refused, refusal_of
 from oq.errors import InvalidTask

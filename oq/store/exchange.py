@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from oq.core.messages import Step, Write
-from oq.core.model import Task
+from oq.core.task import Task
 from oq.errors import StorageError, TaskConflict
 from oq.store.checked import EVER
 from oq.store.journal import ZodbJournal, open_journal

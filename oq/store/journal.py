@@ -13,7 +13,8 @@ import ZODB
 
 from oq.config.values import without_password
 from oq.core.messages import Step, Write
-from oq.core.model import Recovered, Task, TaskSpec, TaskState
+from oq.core.model import Recovered, TaskSpec, TaskState
+from oq.core.task import Task
 from oq.errors import OqError, StorageDamaged, StorageError
 from oq.store.documents import put_documents, read_documents
 from oq.store.faults import abort, translated

@@ -11,7 +11,8 @@ import transaction
 import ZODB
 from ZODB.POSException import POSKeyError, ReadConflictError
 
-from oq.core.model import Task, TaskSpec
+from oq.core.model import TaskSpec
+from oq.core.task import Task
 from oq.errors import StorageError
 from oq.store.faults import abort, describe
 from oq.store.records import spec_of, task_of

@@ -18,7 +18,8 @@ import msgspec
 from persistent import Persistent
 
 from oq.core.embedding import group_of
-from oq.core.model import Attempt, Entry, Refusal, Status, Task, TaskSpec, TaskState, TaskType, affinity
+from oq.core.model import Attempt, Entry, Refusal, Status, TaskSpec, TaskState, TaskType, affinity
+from oq.core.task import Task
 
 INLINE_BYTES = (
     512  # a body up to this size lives in the task's own record: one record less to write and to read

@@ -24,7 +24,7 @@ from oq.web.rest import this_app
 from oq.wire import Watch, error_json, frame_json, parse_watch
 
 if TYPE_CHECKING:
-    from oq.core.model import Task
+    from oq.core.task import Task
     from oq.web.app import OqApp
 
 WATCHED_MAX = 2000  # rows one client may watch

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from oq.core.ids import created_at, format_id
-from oq.core.model import Status, Task, TaskSpec
+from oq.core.model import Status, TaskSpec
+from oq.core.task import Task
 from oq.dropin.refusals import Refused, refusal_of
 from oq.dropin.terms import Terms
 from oq.errors import OqError, TooMany

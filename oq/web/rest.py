@@ -12,7 +12,8 @@ from werkzeug.datastructures import MultiDict
 
 from oq.bulk import run_bulk
 from oq.core.ids import format_id
-from oq.core.model import Task, TaskState
+from oq.core.model import TaskState
+from oq.core.task import Task
 from oq.errors import Busy, InvalidTask, OqError, StorageError, TooLarge, WaitTimeout
 from oq.ports import Query
 from oq.web.errors import JSON, UnsupportedMediaType, answer_of

@@ -10,7 +10,8 @@ from msgspec import Raw
 
 from oq.core.events import Change, Event
 from oq.core.ids import format_id
-from oq.core.model import Attempt, Status, Task, TaskState
+from oq.core.model import Attempt, Status, TaskState
+from oq.core.task import Task
 from oq.errors import OqError
 from oq.wire.scalars import optional_time, rfc3339
 

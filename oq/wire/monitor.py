@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Raw
 
-from oq.core.model import Task, TaskState, output_text
+from oq.core.model import TaskState
+from oq.core.output import output_text
+from oq.core.task import Task
 from oq.wire.answers import Progress, prompt_of, rate_of, task_json
 from oq.wire.scalars import optional_time
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from oq.core.ids import parse_id
-from oq.core.model import PRIORITY_MAX, Status, Task, TaskSpec, TaskState
+from oq.core.model import PRIORITY_MAX, Status, TaskSpec, TaskState
+from oq.core.task import Task
 from oq.errors import InvalidTask
 
 FORMAT = 1  # of a line; raised when an older oq could not read it

@@ -10,6 +10,7 @@ import trio
 from oq.actors.intake import run_intake
 from oq.actors.scheduler import run_scheduler
 from oq.clock import WallClock
+from oq.core.hosts import Host
 from oq.core.ids import COUNTER_BITS, IdSource, created_at
 from oq.core.messages import (
     Admit,
@@ -27,7 +28,6 @@ from oq.core.messages import (
     Submit,
 )
 from oq.core.model import Recovered, TaskSpec
-from oq.core.rules import Host
 from oq.core.schedule import Schedule
 from oq.errors import QueueClosed, StorageFull
 from oq.health import Health

@@ -9,7 +9,8 @@ import pytest
 
 from oq.backends import OllamaBackend
 from oq.backends.answers import AnswerReader, error_text
-from oq.core.model import TaskType, output_text
+from oq.core.model import TaskType
+from oq.core.output import output_text
 from oq.errors import BackendError
 from oq.ports import Piece
 from tests.backends.attempts import MakeBackend, attempt, failed_attempt, spec, text

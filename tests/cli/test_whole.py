@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from oq.client import Client
 from oq.core.ids import format_id
 from oq.core.messages import Step, Write
-from oq.core.model import Attempt, Status, Task, TaskSpec, TaskState
+from oq.core.model import Attempt, Status, TaskSpec, TaskState
+from oq.core.task import Task
 from oq.errors import InvalidTask
 from oq.store import open_journal
 from oq.store.exchange import stored_tasks

@@ -15,7 +15,8 @@ import pytest
 import trio
 
 from oq.backends import OllamaBackend
-from oq.core.model import TaskType, output_text
+from oq.core.model import TaskType
+from oq.core.output import output_text
 from oq.ports import Piece
 from tests.backends.attempts import attempt, failed_attempt, spec, text
 from tests.fake_ollama import falls_silent, open_fake_ollama, says, status

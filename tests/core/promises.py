@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from oq.core.embedding import entry_of, group_of
 from oq.core.events import Change, EventType
+from oq.core.hosts import ABSENT_SECONDS, Host
 from oq.core.messages import (
     Announce,
     Probe,
@@ -20,7 +21,7 @@ from oq.core.messages import (
     Start,
     Step,
 )  # fmt: skip
-from oq.core.model import (
+from oq.core.model import (  # fmt: skip
     Failed,
     Interrupted,
     Outcome,
@@ -30,9 +31,9 @@ from oq.core.model import (
     TaskSpec,
     TaskState,
     affinity,
-)  # fmt: skip
+)
 from oq.core.retry import RetryPolicy
-from oq.core.rules import ABSENT_SECONDS, Host, Rules
+from oq.core.rules import Rules
 from oq.core.schedule import Limits, Schedule
 from oq.errors import IdempotencyConflict, OqError, QueueClosed, QueueFull
 

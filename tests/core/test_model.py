@@ -5,16 +5,9 @@ import pytest
 
 from oq.core.embedding import entry_of
 from oq.core.ids import EPOCH, IdSource, format_id
-from oq.core.model import (
-    PRIORITIES,
-    Entry,
-    Status,
-    Task,
-    TaskSpec,
-    TaskState,
-    affinity,
-    output_text,
-)
+from oq.core.model import PRIORITIES, Entry, Status, TaskSpec, TaskState, affinity
+from oq.core.output import output_text
+from oq.core.task import Task
 
 SPEC = TaskSpec(
     "chat", "m", b'{"messages": []}', tags=("t",), max_retries=2, timeout=9.0, idempotency_key="k"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from oq.core.embedding import entry_of
+from oq.core.hosts import ABSENT_KEPT, ABSENT_SECONDS, PROBE_SECONDS
 from oq.core.ids import IdSource
 from oq.core.messages import Interrupt, Probe, Respond, Retry, Run, Tick
 from oq.core.model import ATTEMPTS_KEPT, Failed, Interrupted, Status, Succeeded, TaskState
+from oq.core.retention import DELETES_PER_STEP
 from oq.core.retry import RetryPolicy
-from oq.core.rules import ABSENT_KEPT, ABSENT_SECONDS
-from oq.core.schedule import DELETES_PER_STEP, PROBE_SECONDS, Limits
+from oq.core.schedule import Limits
 from oq.core.waiting import why_waiting
 from oq.errors import IdempotencyConflict, QueueClosed, QueueFull, TaskConflict, TaskNotFound
 

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from oq.core.hosts import ABSENT_SECONDS
 from oq.core.model import Failed, Interrupted, Outcome, Status, Succeeded, TaskSpec
 from oq.core.retry import RetryPolicy
-from oq.core.rules import ABSENT_SECONDS, Rules
+from oq.core.rules import Rules
 from oq.core.schedule import Limits
 
 from .promises import Shape

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from oq.core.embedding import entry_of
+from oq.core.hosts import PROBE_SECONDS
 from oq.core.ids import EPOCH, IdSource, created_at
 from oq.core.lifecycle import TRANSITIONS
 from oq.core.messages import (
@@ -39,14 +40,7 @@ from oq.core.messages import (
     Tick,
     WakeAt,
 )  # fmt: skip
-from oq.core.model import (
-    Failed,
-    Outcome,
-    Status,
-    TaskSpec,
-    TaskState,
-)  # fmt: skip
-from oq.core.schedule import PROBE_SECONDS
+from oq.core.model import Failed, Outcome, Status, TaskSpec, TaskState  # fmt: skip
 from oq.errors import OqError
 
 from .promises import Asked, Promises, Seat, Shape, Stored

@@ -10,7 +10,7 @@ import pytest
 from fake_ollama import Exchange, FakeOllama
 
 from oq import builders
-from oq.core.model import Task
+from oq.core.task import Task
 
 from .conftest import Place, open_place
 

@@ -9,7 +9,7 @@ import pytest
 from fake_ollama import FIGURES, FakeOllama, Reply, lines, says
 
 from oq import builders
-from oq.core.model import Task
+from oq.core.task import Task
 
 from .conftest import Place
 

@@ -12,7 +12,7 @@ from fakes import FakeBackend, WatchedJournal, open_fake_queue
 
 import oq
 from oq import engine
-from oq.core.model import Task
+from oq.core.task import Task
 from oq.errors import BackendError, OqError, StorageError, StorageFull
 from oq.ports import Piece
 from oq.queue import Queue

@@ -14,7 +14,8 @@ import trustme
 
 import oq
 from oq.core.events import EventType, Notice
-from oq.core.model import Status, Task
+from oq.core.model import Status
+from oq.core.task import Task
 from oq.core.waiting import Waiting
 from oq.queue import Queue, TaskHandle
 from tests.backends.test_connections import open_tls_front

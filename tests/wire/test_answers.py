@@ -6,7 +6,8 @@ import json
 
 from oq.core.events import Change, Event, EventType, Notice
 from oq.core.ids import format_id
-from oq.core.model import Attempt, Status, Task, TaskSpec, TaskState
+from oq.core.model import Attempt, Status, TaskSpec, TaskState
+from oq.core.task import Task
 from oq.errors import InvalidTask
 from oq.wire import (
     decode_event,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from oq.core.model import Task, TaskType
+from oq.core.model import TaskType
+from oq.core.task import Task
 from oq.dropin.native import TYPES, only_loads, read_call, waiting_line
 from oq.dropin.refusals import Refused, error_line
 from oq.dropin.terms import task_of, terms_of

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from oq.access import UNFINISHED
-from oq.core.model import Status, Task, TaskSpec
+from oq.core.model import Status, TaskSpec
+from oq.core.task import Task
 from oq.dropin.batches import (
     BatchLine,
     Counts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from oq.core.model import Task
+from oq.core.task import Task
 from oq.dropin.openai_chat import ChatAnswer, read_chat
 from oq.dropin.openai_completions import CompletionAnswer, read_completion
 from oq.dropin.openai_embeddings import embeddings_answer, read_embedding
