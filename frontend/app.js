@@ -7,7 +7,7 @@ import {seenEvent, startList, watched} from "./list.js";
 import {Connection} from "./socket.js";
 import {dialog, dispatch, link, now, open, places, route, skew, startClock, sys, theme} from "./store.js";
 import {hear, startTask} from "./task.js";
-import {BulkBar, Toasts} from "./views/bulk.js";
+import {Toasts} from "./views/bulk.js";
 import {startCharts, Strip} from "./views/charts.js";
 import {Dialogs} from "./views/dialogs.js";
 import {Drawer} from "./views/drawer.js";
@@ -58,7 +58,7 @@ function Page() {
   const {page, id} = route.value;
   const main = page === "hosts" ? h(Hosts, {}) : page === "events" ? h(Events, {})
     : html`${h(Strip, {})}${h(Tabs, {})}<div class=${id ? "body with-drawer" : "body"}>${h(List, {})}${h(Drawer, {})}</div>`;
-  return html`${h(Head, {retry: () => connection.open()})}<main class=${`main page-${page}`}><h1 class="hidden">oq</h1>${main}${h(BulkBar, {})}${h(Toasts, {})}</main>${h(Dialogs, {})}`;
+  return html`${h(Head, {retry: () => connection.open()})}<main class=${`main page-${page}`}><h1 class="hidden">oq</h1>${main}${h(Toasts, {})}</main>${h(Dialogs, {})}`;
 }
 
 function startWatching() {

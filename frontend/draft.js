@@ -91,3 +91,19 @@ export function formField(field) {
   if (known) return /** @type {string} */ (known[1]);
   return (field.split(/[.[]/)[0] ?? "").replace("run_at", "delay");
 }
+
+/** Was anything written into it, apart from the choices at its top? @param {Draft} draft */
+export function isBegun(draft) {
+  return JSON.stringify({...EMPTY, ...draft, type: EMPTY.type, model: EMPTY.model, priority: EMPTY.priority}) !== JSON.stringify(EMPTY);
+}
+
+/** The draft that was kept as JSON; an empty one if that is nothing, or of another version's making. @param {string | null} text @returns {Draft} */
+export function restored(text) {
+  try {
+    const found = JSON.parse(text ?? "");
+    const whole = Object.entries(EMPTY).every(([name, value]) => typeof found[name] === typeof value);
+    return whole && Array.isArray(found.messages) && found.messages.every((/** @type {Message} */ message) => typeof message.content === "string") ? {...EMPTY, ...found} : EMPTY;
+  } catch {
+    return EMPTY;
+  }
+}

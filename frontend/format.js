@@ -47,6 +47,12 @@ export function clock(at) {
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
+/** `21:24:37` of the same day, else `2026-01-31 21:24`; in the reader's zone. @param {number | null} at @param {number} now Unix seconds */
+export function when(at, now) {
+  if (at === null) return "";
+  return exact(at).slice(0, 10) === exact(now).slice(0, 10) ? clock(at) : exact(at).slice(0, 16);
+}
+
 /** `2026-01-31 21:24:37.250` in the reader's zone. @param {number | null} at Unix seconds */
 export function exact(at) {
   if (at === null) return "";

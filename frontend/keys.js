@@ -1,4 +1,4 @@
-/** The keyboard: one table of what each key does outside of fields and dialogs. */
+/** The keyboard: one table of what each key does outside of fields and dialogs. And double clicks, which do nothing twice. */
 import {actOnChosen, actOnOne, chosenCount} from "./actions.js";
 import {chosen, cursor, dialog, go, route, state, toast} from "./store.js";
 import {choose, toTop} from "./views/list.js";
@@ -71,6 +71,10 @@ const KEYS = {
 const ONLY_LIST = new Set(["j", "k", "ArrowDown", "ArrowUp", "PageDown", "PageUp", "Home", "End", "Enter", "x", "c", "r", "1", "2", "3", "4", "g", "/"]);
 /** On these elements the key has a meaning of its own. */
 const OWN = {Enter: "a, button, summary, [role=tab]", scroll: "[role=tabpanel]"};
+/** These go on while their key is held down; the others act once. */
+const HELD = new Set(["j", "k", "ArrowDown", "ArrowUp", "PageDown", "PageUp"]);
+/** What changes tasks. The second click of a double click would often meet the opposite: Retry becomes Cancel at the same place. */
+const ACTIONS = ".actions button, .bulk button, .dialog-foot button, button.pause";
 const SCROLLS = new Set(["ArrowDown", "ArrowUp", "PageDown", "PageUp", "Home", "End"]);
 
 export function startKeys() {
@@ -87,6 +91,11 @@ export function startKeys() {
     if (event.key === "Enter" && target.closest(OWN.Enter)) return;
     if (SCROLLS.has(event.key) && target.closest(OWN.scroll)) return;
     event.preventDefault();
-    void run(event);
+    if (!event.repeat || HELD.has(event.key)) void run(event);
   });
+  document.addEventListener("click", (event) => {
+    if (event.detail < 2 || !(/** @type {HTMLElement} */ (event.target)).closest(ACTIONS)) return;
+    event.stopPropagation();
+    event.preventDefault();
+  }, {capture: true});
 }

@@ -31,3 +31,8 @@ export function recent(values, many) {
 export function latest(values) {
   return values.findLast((value) => value !== null) ?? null;
 }
+
+/** Samples of a longer step, with the newest of all at their end. @param {Sample[]} samples @param {Sample | undefined} last */
+export function upTo(samples, last) {
+  return last && last.now > (samples.at(-1)?.now ?? 0) ? [...samples, last] : samples;
+}

@@ -1,14 +1,14 @@
-/** The bar for chosen tasks, and the toasts. */
+/** The bar for chosen tasks at the foot of the list, and the toasts. */
 import {html} from "../lib.js";
 import {actOnChosen, chosenCount} from "../actions.js";
 import {count} from "../format.js";
 import {t} from "../i18n.js";
-import {chosen, dismiss, found, fresh, route, toasts} from "../store.js";
+import {chosen, dismiss, found, fresh, toasts} from "../store.js";
 import {priorityWord} from "./drawer.js";
 
 export function BulkBar() {
   const number = chosenCount();
-  if (number === 0 || route.value.page !== "tasks") return null;
+  if (number === 0) return null;
   const all = (found.value ?? 0) + fresh.value;
   return html`<div class="bulk" role="toolbar" aria-label=${t("bulk.label")}>
     <strong role="status">${t("bulk.chosen", {count: count(number)})}</strong>

@@ -1,9 +1,9 @@
 /** Four small charts over the time chosen, and the hosts beside them. */
 import {computed, effect, h, html, signal, useEffect, useRef} from "../lib.js";
 import {get} from "../api.js";
-import {clock, count, duration, exact, rate} from "../format.js";
+import {clock, count, duration, rate} from "../format.js";
 import {language, t} from "../i18n.js";
-import {columns, latest, perSecond, recent} from "../series.js";
+import {columns, latest, perSecond, recent, upTo} from "../series.js";
 import {go, link, samples as recentSamples, span, sys, theme} from "../store.js";
 import {samplesOf} from "../state.js";
 /** @import {Host, Sample} from "../types.js" */
@@ -11,6 +11,7 @@ import {samplesOf} from "../state.js";
 
 const SPANS = /** @type {const} */ (["5m", "1h", "24h"]);
 const STEP_SECONDS = {"5m": 1, "1h": 15, "24h": 300};
+const SPAN_SECONDS = {"5m": 300, "1h": 3600, "24h": 86_400};
 const long = signal(/** @type {Sample[]} */ ([]));
 const samples = computed(() => (span.value === "5m" ? recentSamples.value : long.value));
 
@@ -22,7 +23,7 @@ export function startCharts() {
     const read = async () => {
       try {
         const found = samplesOf(await get(`/api/series?window=${window}`));
-        if (span.peek() === window) long.value = found;
+        if (span.peek() === window) long.value = upTo(found, recentSamples.peek().at(-1));
       } catch {
         // Not there now: the connection's state tells, and the next reading heals it.
       }
@@ -58,7 +59,7 @@ export function Strip() {
 /** @param {{kind: Kind}} props */
 function Chart({kind}) {
   const place = useRef(/** @type {HTMLElement | null} */ (null)), label = useRef(/** @type {HTMLElement | null} */ (null));
-  const lines = kind.lines(samples.value), value = kind.say(kind.now(lines));
+  const lines = kind.lines(samples.value), value = kind.say(kind.now(kind.lines(recentSamples.value))); // "now" is now over any span
   const data = useRef(lines);
   data.current = lines;
   const chart = useRef(/** @type {import("../vendor/uplot.js").default | null} */ (null));
@@ -70,7 +71,7 @@ function Chart({kind}) {
       if (gone) return;
       chart.current = new UPlot(options(kind, element, (at) => {
         const [times = [], ...values] = data.current;
-        const shown = at === null ? null : `${(span.peek() === "5m" ? clock : exact)(times[at] ?? null)} ${values.map((line) => kind.say(line[at] ?? null)).join(" / ")}`;
+        const shown = at === null ? null : `${clock(times[at] ?? null).slice(0, span.peek() === "24h" ? 5 : 8)} ${values.map((line) => kind.say(line[at] ?? null)).join(" / ")}`;
         hint.textContent = shown ?? "";
       }), data.current, element);
       watcher.observe(element);
@@ -94,13 +95,20 @@ const darkQuery = matchMedia("(prefers-color-scheme: dark)");
 const dark = signal(darkQuery.matches);
 darkQuery.addEventListener("change", () => (dark.value = darkQuery.matches));
 
+/** The span chosen up to the newest sample, however short the server has run: two minutes do not look like a day.
+ * @param {unknown} _ @param {number | null} first @param {number | null} last */
+function wholeSpan(_, first, last) {
+  const end = last ?? first ?? Date.now() / 1000;
+  return [end - SPAN_SECONDS[span.peek()], end];
+}
+
 /** @param {Kind} kind @param {HTMLElement} element @param {(at: number | null) => void} pointed */
 function options(kind, element, pointed) {
   const colour = getComputedStyle(element).getPropertyValue(kind.colour).trim();
   const line = {stroke: colour, width: 1.5, points: {show: false}};
   return {
     width: element.clientWidth, height: element.clientHeight, legend: {show: false}, padding: [3, 0, 0, 0],
-    axes: [{show: false}, {show: false}], scales: {x: {time: true}, y: {range: (/** @type {unknown} */ _, /** @type {number | null} */ low, /** @type {number | null} */ high) =>
+    axes: [{show: false}, {show: false}], scales: {x: {time: true, range: wholeSpan}, y: {range: (/** @type {unknown} */ _, /** @type {number | null} */ low, /** @type {number | null} */ high) =>
       kind.name === "waiting" && high && low && (high - low) < high / 10 ? [low - (high - low) - 1, high + 1] : [0, Math.max(1e-9, (high ?? 1) * 1.08) || 1]}},
     cursor: {y: false, drag: {x: false, y: false}, points: {size: 6}},
     series: [{}, {...line, fill: `${colour}22`}, ...(kind.name === "latency" ? [{...line, dash: [3, 3]}] : [])],

@@ -43,11 +43,11 @@ function Confirm({text, action, danger, run}) {
     <button class=${danger ? "danger solid" : "primary"} onClick=${() => { closeDialog(); run(); }}>${action}</button></div>`;
 }
 
-const KEYS = /** @type {[string, Key][]} */ ([["/", "key.filter"], ["j k ↓ ↑", "key.row"], ["Enter", "key.open"], ["x", "key.select"], ["⇧ + click", "key.range"],
+const KEYS = /** @type {[string, Key][]} */ ([["/", "key.filter"], ["j k ↓ ↑", "key.row"], ["Enter", "key.open"], ["x", "key.select"], ["⇧ + {click}", "key.range"],
   ["c", "key.cancel"], ["r", "key.retry"], ["1 – 4", "key.priority"], ["g g", "key.top"], ["n", "key.new"], ["?", "key.help"], ["Esc", "key.back"]]);
 
 function Help() {
-  return html`<table class="keys"><tbody>${KEYS.map(([keys, what]) => html`<tr><th scope="row"><kbd>${keys}</kbd></th><td>${t(what)}</td></tr>`)}</tbody></table>
+  return html`<table class="keys"><tbody>${KEYS.map(([keys, what]) => html`<tr><th scope="row"><kbd>${keys.replace("{click}", t("key.click"))}</kbd></th><td>${t(what)}</td></tr>`)}</tbody></table>
     <h3>${t("help.filter")}</h3><p>${t("help.filterText")}</p>
     <p class="mono">model:llama3.2 priority:high status report<br />tag:"two words" host:gpu-a type:chat,embed</p>`;
 }
@@ -67,9 +67,9 @@ function Token() {
     setToken(value, form.has("keep"));
     location.reload();
   };
-  return html`<form onSubmit=${submit}><p>${t("token.text")}</p>
+  return html`<form class="sign-in" onSubmit=${submit}><p>${t("token.text")} <code>oq token create NAME --scope read</code></p><p>${t("token.kept")}</p>
     <label class="field">${t("token.label")}<input name="token" type="password" autocomplete="off" required autofocus /></label>
     <label><input name="keep" type="checkbox" /> ${t("token.keep")}</label>
-    ${wrong && html`<p role="alert">${wrong}</p>`}
+    ${wrong && html`<p class="wrong" role="alert">${wrong}</p>`}
     <div class="dialog-foot"><button type="submit" class="primary">${t("token.save")}</button></div></form>`;
 }

@@ -3,12 +3,13 @@ import {h, html, signal, useEffect, useRef} from "../lib.js";
 import {actOnOne, copy, deleteOne, failureText} from "../actions.js";
 import {ask, taskPath} from "../api.js";
 import {asCurl} from "../commands.js";
-import {clock, count, duration, exact, rate, seconds, spans} from "../format.js";
+import {count, duration, exact, rate, seconds, spans, when} from "../format.js";
 import {language, t, tName} from "../i18n.js";
 import {Output} from "../output.js";
 import {indented, members} from "../rawjson.js";
 import {dialog, follow, go, now, open, route, state} from "../store.js";
 import {listen, openError, raw, readOpen, requestOf, wholeTask} from "../task.js";
+import {apart} from "./apart.js";
 import {StatusMark} from "./icons.js";
 import {Timeline} from "./timeline.js";
 /** @import {Summary} from "../types.js" */
@@ -102,18 +103,18 @@ function Facts({task}) {
   const {waited, ran} = spans(task, now.value), words = language.value;
   const waits = task.status === "pending" || task.status === "scheduled", runs = task.status === "running";
   const speed = task.tokens_per_second ?? (task.tokens && ran && !runs ? task.tokens / ran : null);
-  /** @type {[string, string, string?][]} */
+  /** @type {[string, string, string?, import("../lib.js").Child?][]} */
   const facts = [
     [t("fact.model"), task.model], [t("fact.host"), task.host ?? "–"], [t("fact.type"), tName("type", task.type)],
     [t(waits ? "fact.waiting" : "fact.waited"), duration(waited, words)], [t(runs ? "fact.running" : "fact.ran"), ran === null ? "–" : duration(ran, words)],
     [t("fact.tokens"), task.tokens === undefined ? "–" : count(task.tokens)], [t("fact.speed"), rate(speed)],
-    [t("fact.created"), clock(seconds(task.created_at)), exact(seconds(task.created_at))],
+    [t("fact.created"), when(seconds(task.created_at), now.value), exact(seconds(task.created_at))],
     [t("fact.tries"), t("fact.triesOf", {now: task.retry_count + Number(!waits || task.retry_count > 0), most: task.max_retries + 1})],
   ];
   if (!waits) facts.splice(7, 0, [t("column.priority"), priorityWord(task.priority)]);
-  if (task.tags?.length) facts.push([t("fact.tags"), task.tags.join(", ")]);
+  if (task.tags?.length) facts.push([t("fact.tags"), task.tags.join(", "), undefined, apart(task.tags, ", ")]);
   if (task.timeout !== undefined) facts.push([t("fact.timeout"), duration(task.timeout, words)]);
-  return html`<dl class="facts">${facts.map(([name, value, title]) => html`<div><dt>${name}</dt><dd title=${title ?? value}>${value}</dd></div>`)}</dl>`;
+  return html`<dl class="facts">${facts.map(([name, value, title, shown]) => html`<div><dt>${name}</dt><dd title=${title ?? value}>${shown ?? value}</dd></div>`)}</dl>`;
 }
 
 /** Why it does not run, which it is in the queue, when it is expected to start. @param {{task: Summary}} props */
@@ -124,12 +125,12 @@ function Waits({task}) {
   const parts = [
     ...(waiting ? [tName("waiting", waiting.reason)] : []),
     ...(waiting?.hosts?.length ? [waiting.hosts.join(", ")] : []),
-    ...(until === null ? [] : [t("waiting.until", {time: clock(until), in: duration(until - now.value, words)})]),
+    ...(until === null ? [] : [t("waiting.until", {time: when(until, now.value), in: duration(until - now.value, words)})]),
     ...(position ? [t(position === 1 ? "waiting.first" : "waiting.position", {position: count(position)})] : []),
-    ...(expected === null ? [] : [t("waiting.expected", {in: duration(expected - now.value, words), time: clock(expected)})]),
+    ...(expected === null ? [] : [expected - now.value < 1 ? t("waiting.soon") : t("waiting.expected", {in: duration(expected - now.value, words), time: when(expected, now.value)})]),
   ];
   if (!parts.length) return null;
-  return html`<p class="box waits">${parts.join(" · ")}${waiting?.error ? html`<br /><span class="mono error-text">${waiting.error}</span>` : null}</p>`;
+  return html`<p class="box waits">${apart(parts)}${waiting?.error ? html`<br /><span class="mono error-text">${waiting.error}</span>` : null}</p>`;
 }
 
 /** @param {{task: Summary}} props */

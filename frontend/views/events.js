@@ -1,9 +1,10 @@
 /** What happens, newest first, as it happens. Read with fetch and not with EventSource: that cannot send a token. */
 import {html, signal, useEffect} from "../lib.js";
 import {authorization} from "../api.js";
-import {clock, exact, seconds, shortId} from "../format.js";
+import {exact, seconds, shortId, when} from "../format.js";
 import {t, tName} from "../i18n.js";
 import {epoch, now, state} from "../store.js";
+import {apart} from "./apart.js";
 
 const KEPT = 500;
 const BEFORE = 200; // events of before the page was opened
@@ -92,8 +93,8 @@ export function Events() {
 function row({seq, type, timestamp, task_id: id, subject, detail, task}) {
   const at = seconds(timestamp);
   const tone = /failed|down|retrying/.test(type) ? "bad" : /completed|_up|resumed/.test(type) ? "good" : "";
-  return html`<tr key=${seq}><td class="mono" title=${exact(at)}>${at !== null && now.value - at > 86_400 ? exact(at) : clock(at)}</td>
+  return html`<tr key=${seq}><td class="mono" title=${exact(at)}>${when(at, now.value)}</td>
     <td class=${tone}>${tName("event", type)}</td>
-    <td>${id ? html`<a class="mono" href=${`#/t/${id}`} title=${id}>${shortId(id)}</a>` : html`<span class="mono">${subject ?? ""}</span>`}</td>
-    <td class="detail">${[task?.model, task?.host, task?.error ?? detail].filter(Boolean).join(" · ")}</td></tr>`;
+    <td>${id ? html`<a class="mono" href=${`#/t/${id}`} title=${id}>${shortId(id)}</a>` : html`<bdi class="mono">${subject ?? ""}</bdi>`}</td>
+    <td class="detail">${apart([task?.model, task?.host, task?.error ?? detail])}</td></tr>`;
 }

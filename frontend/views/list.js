@@ -5,6 +5,7 @@ import {copy, failureText} from "../actions.js";
 import {language, t, tName} from "../i18n.js";
 import {listError, refresh, scrolled, setScrolled, show} from "../list.js";
 import * as store from "../store.js";
+import {BulkBar} from "./bulk.js";
 import {PriorityMark, StatusMark} from "./icons.js";
 /** @import {Task} from "../types.js" */
 
@@ -159,6 +160,7 @@ export function List() {
     </div>
     ${h(Pill, {})}
     ${h(Notice, {})}
+    ${h(BulkBar, {})}
   </div>`;
 }
 
@@ -199,7 +201,7 @@ export function toTop() {
 function Notice() {
   const found = store.found.value, total = store.total.value, error = listError.value;
   if (error) {
-    return html`<div class="notice" role="alert"><p><strong>${t("list.failed")}</strong></p><p>${failureText(error)}</p>
+    return html`<div class=${found === null ? "notice whole" : "notice"} role="alert"><p><strong>${t("list.failed")}</strong></p><p>${failureText(error)}</p>
       <button onClick=${() => refresh()}>${t("action.again")}</button></div>`;
   }
   if (found === null || found > 0) return null;

@@ -3,7 +3,7 @@ import {h, html, useEffect, useRef, useState} from "../lib.js";
 import {copy, failureText} from "../actions.js";
 import {ApiError, ask, get} from "../api.js";
 import {asCli, asCurl} from "../commands.js";
-import {DraftError, EMPTY, formField, fromTask, toRequest} from "../draft.js";
+import {DraftError, EMPTY, formField, fromTask, isBegun, restored, toRequest} from "../draft.js";
 import {t, tName} from "../i18n.js";
 import {refresh} from "../list.js";
 import {dialog, go, toast} from "../store.js";
@@ -14,12 +14,24 @@ import {wholeTask} from "../task.js";
 const TYPES = /** @type {const} */ (["chat", "generate", "embed"]);
 const ROLES = ["user", "assistant", "system", "tool"];
 
+const KEPT = "oq.draft";
+
+/** Keep what was begun until it is submitted: Escape or a reload must not cost a long prompt. @param {Draft} draft */
+function keep(draft) {
+  try {
+    if (isBegun(draft)) sessionStorage.setItem(KEPT, JSON.stringify(draft));
+    else sessionStorage.removeItem(KEPT);
+  } catch {
+    // Larger than the browser keeps: it lives as long as the dialog.
+  }
+}
+
 /** @typedef {{field: string, text: string}} Wrong */
 /** @typedef {{draft: Draft, set: (change: Partial<Draft>) => void, wrong: Wrong | null}} Form */
 
 /** @param {{from: string | null}} props */
 export function NewTask({from}) {
-  const [draft, setDraft] = useState(EMPTY);
+  const [draft, setDraft] = useState(() => (from ? EMPTY : restored(sessionStorage.getItem(KEPT))));
   const [wrong, setWrong] = useState(/** @type {Wrong | null} */ (null));
   const [models, setModels] = useState(/** @type {string[]} */ ([]));
   const [busy, setBusy] = useState(false);
@@ -29,10 +41,13 @@ export function NewTask({from}) {
   useEffect(() => {
     get("/api/models").then((/** @type {{name: string}[]} */ found) => {
       setModels(found.map(({name}) => name));
-      if (!from && found.length === 1) set({model: found[0]?.name ?? ""});
+      if (!from && found.length === 1) setDraft((before) => ({...before, model: before.model || (found[0]?.name ?? "")}));
     }, () => setModels([]));
     if (from) wholeTask(from).then((task) => setDraft(fromTask(task)), (error) => setWrong({field: "", text: failureText(error)}));
   }, []);
+  useEffect(() => {
+    if (!from) keep(draft);
+  }, [draft]);
   useEffect(() => {
     if (wrong) /** @type {HTMLElement | null | undefined} */ (form.current?.querySelector("[aria-invalid=true]"))?.focus();
   }, [wrong]);
@@ -52,6 +67,7 @@ export function NewTask({from}) {
     try {
       const {text} = await ask("/api/tasks", {method: "POST", json: request, key: key.current});
       const {task_id: id} = JSON.parse(text);
+      if (!from) keep(EMPTY);
       dialog.value = null;
       toast(t("new.done", {id: id.slice(-8)}));
       go({page: "tasks", id});
@@ -95,6 +111,7 @@ export function NewTask({from}) {
     ${general ? html`<p class="box bad" role="alert">${general}</p>` : null}
     <div class="dialog-foot"><button type="button" onClick=${() => withRequest((request) => copy(asCurl(request, location.origin), "copied.command"))}>${t("action.curl")}</button>
       <button type="button" onClick=${() => withRequest((request) => copy(asCli(request, location.origin), "copied.command"))}>${t("action.cli")}</button>
+      ${!from && isBegun(draft) ? html`<button type="button" onClick=${() => setDraft(EMPTY)}>${t("new.again")}</button>` : null}
       <span class="grow"></span><button type="submit" class="primary" disabled=${busy}>${t("new.submit")} <kbd>Ctrl ↵</kbd></button></div></form>`;
 }
 

@@ -1,6 +1,6 @@
 /** What happened to a task, in order. */
 import {html} from "../lib.js";
-import {clock, duration, exact, seconds} from "../format.js";
+import {duration, exact, seconds, when} from "../format.js";
 import {language, t, tName} from "../i18n.js";
 import {now} from "../store.js";
 /** @import {Summary} from "../types.js" */
@@ -32,7 +32,7 @@ function moments(task) {
 /** @param {{task: Summary}} props */
 export function Timeline({task}) {
   return html`<ol class="timeline">${moments(task).map(({at, tone, title, more, error}) => html`<li class=${`m-${tone}`}>
-    <div><strong>${title}</strong> <span class="mono muted">${more}</span>${error ? html`<p class="mono error-text">${error}</p>` : null}</div>
-    <time title=${exact(at)} datetime=${at === null ? undefined : new Date(at * 1000).toISOString()}>${clock(at)}<br />
+    <div><strong>${title}</strong> <bdi class="mono muted">${more}</bdi>${error ? html`<p class="mono error-text">${error}</p>` : null}</div>
+    <time title=${exact(at)} datetime=${at === null ? undefined : new Date(at * 1000).toISOString()}>${when(at, now.value)}<br />
       <small class="muted">${at === null ? "" : at > now.value ? t("time.in", {time: duration(at - now.value, language.value)}) : t("time.ago", {time: duration(now.value - at, language.value)})}</small></time></li>`)}</ol>`;
 }

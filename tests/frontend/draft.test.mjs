@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import {test} from "node:test";
 import {asCli, asCurl, quoted} from "../../frontend/commands.js";
-import {DraftError, EMPTY, formField, fromTask, toRequest} from "../../frontend/draft.js";
+import {DraftError, EMPTY, formField, fromTask, isBegun, restored, toRequest} from "../../frontend/draft.js";
 import {members} from "../../frontend/rawjson.js";
 
 const draft = {...EMPTY, model: "llama3.2", messages: [{role: "user", content: "Hi"}, {role: "assistant", content: "Hello"}, {role: "user", content: "Why?"}]};
@@ -55,4 +55,18 @@ test("the commands hold the request", () => {
   assert.equal(asCurl(json, "http://h:1"), `curl -sS http://h:1/api/tasks -H 'Content-Type: application/json' -d '${json}'`);
   assert.equal(asCli(json, "http://h:1"),
     "oq --server http://h:1 submit chat -m llama3.2 --option temperature=0.2 --tag a --system 'Be brief' --messages user:Hi --messages assistant:Hello --messages 'user:Why?' --format json");
+});
+
+test("a draft that was begun is kept and comes back as it was", () => {
+  assert.equal(isBegun(EMPTY), false);
+  assert.equal(isBegun({...EMPTY, type: "embed", model: "llama3.2", priority: "10"}), false);
+  const begun = {...EMPTY, messages: [{role: "user", content: "Why"}]};
+  assert.equal(isBegun(begun), true);
+  assert.deepEqual(restored(JSON.stringify(begun)), begun);
+});
+
+test("what was kept by another version is no draft", () => {
+  for (const text of [null, "", "null", "[]", '{"type": "chat"}', JSON.stringify({...EMPTY, messages: [1]}), JSON.stringify({...EMPTY, messages: {}})]) {
+    assert.deepEqual(restored(text), EMPTY);
+  }
 });

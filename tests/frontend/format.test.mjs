@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import {test} from "node:test";
-import {age, count, duration, priorityOf, rate, seconds, shortError, spans} from "../../frontend/format.js";
+import {age, count, duration, priorityOf, rate, seconds, shortError, spans, when} from "../../frontend/format.js";
 
 test("durations have the unit that a person would choose", () => {
   const said = [0, 0.24, 9.94, 9.96, 59.4, 59.6, 3540, 3599, 3660, 86_400, 4e5].map((value) => duration(value, "en"));
@@ -42,4 +42,12 @@ test("the age counts from the last thing that happened", () => {
 test("an error in the list leaves out what the host column says", () => {
   assert.equal(shortError('model server "gpu-a" (http://h:1) answered 500: boom'), "500: boom");
   assert.equal(shortError("boom"), "boom");
+});
+
+test("a time of another day names its day", () => {
+  const noon = new Date(2026, 0, 31, 12, 5, 9).getTime() / 1000;
+  assert.equal(when(noon, noon + 3600), "12:05:09");
+  assert.equal(when(noon, noon + 86_400), "2026-01-31 12:05");
+  assert.equal(when(noon + 2 * 86_400, noon), "2026-02-02 12:05");
+  assert.equal(when(null, noon), "");
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import {test} from "node:test";
-import {columns, latest, perSecond, recent} from "../../frontend/series.js";
+import {columns, latest, perSecond, recent, upTo} from "../../frontend/series.js";
 import {samplesOf} from "../../frontend/state.js";
 import {series} from "./server.mjs";
 
@@ -18,4 +18,12 @@ test("the number beside a chart looks past gaps", () => {
   assert.equal(recent([1, null, 3], 2), 3);
   assert.equal(recent([], 5), null);
   assert.equal(latest([1, null]), 1);
+});
+
+test("a long series ends with the newest sample there is", () => {
+  const newer = {...samples[0], now: 99};
+  assert.deepEqual(upTo(samples, newer), [...samples, newer]);
+  assert.deepEqual(upTo([], newer), [newer]);
+  assert.deepEqual(upTo(samples, samples[1]), samples);
+  assert.deepEqual(upTo(samples, undefined), samples);
 });
