@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,8 +43,8 @@ def test_the_first_rows_come_within_a_second_and_only_those_on_the_screen_exist(
     assert 20 < monitor.page.locator(".row").count() < 80
 
 
-# 2
-def test_the_end_shows_the_oldest_task_and_jumps_are_quick(big: House, open_monitor: Open) -> None:
+# 2; how long jumps take is among the figures
+def test_the_end_shows_the_oldest_task(big: House, open_monitor: Open) -> None:
     monitor = open_monitor(big)
     expect(monitor.rows().first).to_be_visible()
     last = big.total()
@@ -53,28 +52,6 @@ def test_the_end_shows_the_oldest_task_and_jumps_are_quick(big: House, open_moni
     expect(monitor.page.locator(f".row[aria-rowindex='{last + 1}'] .c-prompt")).to_have_text(
         re.compile(" #0$")
     )
-    # Up to ten rounds, of which the best counts: other programs share the machine.
-    medians: list[float] = []
-    while len(medians) < 10 and (not medians or min(medians) >= 100):
-        medians.append(statistics.median(monitor.page.evaluate(TWENTY_JUMPS, len(medians))))
-    assert min(medians) < 100, medians
-
-
-# Jumps to places that were not read yet, each until the rows there are drawn; milliseconds.
-TWENTY_JUMPS = """async (start) => {
-          const box = document.querySelector('#rows'), took = [];
-          for (let i = 0; i < 20; i++) {
-            const began = performance.now();
-            box.scrollTop = ((i * 7919 + start * 31) % 97 + start / 3) / 98 * (box.scrollHeight - 900);
-            const place = Math.floor(box.scrollTop / 30) + 2;
-            await new Promise((resolve) => {
-              const look = () => document.querySelector(`.row[id][aria-rowindex="${place + 5}"]`) ? resolve() : requestAnimationFrame(look);
-              look();
-            });
-            took.push(performance.now() - began);
-          }
-          return took;
-        }"""
 
 
 # 3
