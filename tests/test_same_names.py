@@ -50,8 +50,8 @@ def test_handles_have_the_same_verbs():
 
 
 @pytest.mark.parametrize(("ours", "theirs", "only_theirs"), [
-    # A server adds what it knows beside the task: its place, its speed, its prompt cut short for a list.
-    (Task, RemoteTask, {"prompt", "queue_position", "expected_start_at"}),
+    # A server adds what it knows beside the task: its place, why it waits, its prompt cut short for a list.
+    (Task, RemoteTask, {"prompt", "queue_position", "expected_start_at", "waiting"}),
     (Stats, RemoteStats, set()),
     (Attempt, RemoteAttempt, set()),
     (Event, RemoteEvent, set()),

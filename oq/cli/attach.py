@@ -9,6 +9,7 @@ import click
 from oq.cli import exits
 from oq.cli.output import plain, print_json, print_line, printable
 from oq.cli.session import Command, Session, pass_session
+from oq.cli.submit import print_result, warn
 from oq.wire import RemoteTask
 
 
@@ -66,8 +67,7 @@ def _end(session: Session, task: RemoteTask, wrote: bool) -> int:
         if task.status != "completed":
             why = f": {task.error}" if task.error else ""
             click.echo(printable(f"task {task.id} {task.status}{why}"), err=True)
+        warn(session, task)
     else:
-        from oq.cli.submit import print_result
-
-        return print_result(task)
+        return print_result(session, task)
     return _code(task)

@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from oq.cli.session import Session
+from oq.core.guard import FINDINGS, words_of
 from oq.wire import RemoteTask, priority_name, prompt_of, rfc3339
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ STYLES = {
 TASK_COLUMNS = ("ID", "TYPE", "MODEL", "PRIORITY", "STATUS", "CREATED", "PROMPT")
 _TIMES = frozenset(
     {"created_at", "run_at", "started_at", "completed_at", "finished_at", "expected_start_at", "timestamp",
-     "oldest_waiting_at"}
+     "oldest_waiting_at", "until"}
 )  # fmt: skip
 _CARRIED = frozenset({"payload", "options", "result"})  # the user's and the model's own JSON
 
@@ -86,6 +87,23 @@ def seconds(value: float | None) -> str:
         return f"{value:.2f}s" if value < 10 else f"{value:.1f}s"
     minutes, rest = divmod(int(value), 60)
     return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
+
+
+def vectors_of(task: RemoteTask) -> str:
+    """Return what an embed task's result is, in words; "" if it has none.
+
+    >>> vectors_of(RemoteTask("a", result={"embeddings": [[0.5, 1.0]]}))
+    '1 vector of 2 dimensions'
+    """
+    vectors = (task.result or {}).get("embeddings")
+    if not vectors:
+        return ""
+    return f"{len(vectors)} vector{'s' if len(vectors) > 1 else ''} of {len(vectors[0])} dimensions"
+
+
+def warnings_of(task: RemoteTask) -> list[str]:
+    """Return what the truth guards found, as sentences; a code that only a newer server knows stays one."""
+    return [words_of((code,)) if code in FINDINGS else code for code in task.warnings]
 
 
 def task_row(task: RemoteTask) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import click
 
 from oq import builders
 from oq.cli import exits, inputs
-from oq.cli.output import emit
+from oq.cli.output import emit, printable, vectors_of, warnings_of
 from oq.cli.session import Group, Session, pass_session
 from oq.core.guard import GUARDS
 from oq.core.model import TaskSpec
@@ -181,17 +181,19 @@ def _submit(session: Session, spec: TaskSpec, then: dict[str, Any]) -> None:
     )
 
 
-def print_result(task: RemoteTask) -> int:
+def print_result(session: Session, task: RemoteTask) -> int:
     """Print what a finished task brought, for a person; return the exit code."""
-    from oq.cli.output import printable
-
     if task.status == "completed":
-        vectors = (task.result or {}).get("embeddings")
-        if vectors:
-            click.echo(f"{len(vectors)} vector(s) of {len(vectors[0])} dimensions; -o json prints them")
-        else:
-            click.echo(printable(task.output))
+        vectors = vectors_of(task)
+        click.echo(f"{vectors}; -o json prints them" if vectors else printable(task.output))
+        warn(session, task)
         return exits.OK
     why = f": {task.error}" if task.error else ""
     click.echo(f"task {task.id} {task.status}{printable(why)}", err=True)
     return exits.TASK_FAILED
+
+
+def warn(session: Session, task: RemoteTask) -> None:
+    """Tell what the truth guards found: an answer that is cut looks like a whole one."""
+    for found in warnings_of(task):
+        session.say(f"note: {found}")

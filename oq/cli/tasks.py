@@ -21,6 +21,8 @@ from oq.cli.output import (
     progress,
     seconds,
     task_row,
+    vectors_of,
+    warnings_of,
     when,
 )
 from oq.cli.session import Command, Session, complain, pass_session
@@ -127,6 +129,7 @@ def _details(task: RemoteTask) -> list[tuple[str, str]]:
         ("model", task.model),
         ("priority", priority_name(task.priority)),
         ("status", str(task.status)),
+        ("waits", _why_waiting(task)),
         ("place", "" if task.queue_position is None else str(task.queue_position)),
         ("expected start", when(task.expected_start_at)),
         ("created", when(task.created_at)),
@@ -135,15 +138,25 @@ def _details(task: RemoteTask) -> list[tuple[str, str]]:
         ("finished", when(task.completed_at)),
         ("host", task.host or ""),
         ("retries", f"{task.retry_count} of {task.max_retries}"),
+        ("timeout", "" if task.timeout is None else seconds(task.timeout) if task.timeout else "none"),
+        ("keep alive", "" if task.keep_alive is None else str(task.keep_alive)),
+        ("guard", "" if task.guard == "report" else task.guard),
         ("tags", ", ".join(task.tags)),
         ("options", _json(task.options)),
         ("payload", _json(task.payload)),
         ("error", task.error or ""),
+        *(("warning", found) for found in warnings_of(task)),
+        ("result", vectors_of(task)),
     ]
-    vectors = (task.result or {}).get("embeddings")
-    if vectors:
-        rows.append(("vectors", f"{len(vectors)} of {len(vectors[0])} dimensions"))
     return [(name, printable(value)) for name, value in rows if value]
+
+
+def _why_waiting(task: RemoteTask) -> str:
+    waiting = task.waiting
+    if waiting is None:
+        return ""
+    error = f" ({waiting.error})" if waiting.error and waiting.error != task.error else ""
+    return f"{waiting.text or waiting.reason}{error}"
 
 
 def _json(value: Any) -> str:
@@ -202,6 +215,6 @@ def finish(session: Session, id: str) -> int:
         session.say(f"\nthe task goes on. Come back with: oq wait {id}")
         return exits.INTERRUPTED
     if session.output == "table":
-        return print_result(task)
+        return print_result(session, task)
     emit(session, [task], (), lambda item: (), single=True)
     return exits.OK if task.status == "completed" else exits.TASK_FAILED

@@ -22,6 +22,16 @@ class RemoteAttempt(msgspec.Struct, frozen=True):
     code: str | None = None
 
 
+class RemoteWaiting(msgspec.Struct, frozen=True):
+    """Why a task does not run yet: a word, a sentence, and what is known about it."""
+
+    reason: str
+    text: str = ""
+    until: float | None = None
+    error: str | None = None
+    hosts: tuple[str, ...] = ()
+
+
 class RemoteTask(msgspec.Struct, frozen=True):
     """A task as the server told it: the attributes are the JSON's names. Times are Unix seconds."""
 
@@ -53,6 +63,7 @@ class RemoteTask(msgspec.Struct, frozen=True):
     attempts: tuple[RemoteAttempt, ...] = ()
     queue_position: int | None = None
     expected_start_at: float | None = None
+    waiting: RemoteWaiting | None = None
 
     @property
     def finished(self) -> bool:
@@ -169,7 +180,7 @@ class RemoteError(msgspec.Struct, frozen=True):
 T = TypeVar("T")
 _TIMES = frozenset(
     {"created_at", "run_at", "started_at", "completed_at", "finished_at", "expected_start_at", "timestamp",
-     "oldest_waiting_at"}
+     "oldest_waiting_at", "until"}
 )  # fmt: skip
 _CARRIED = frozenset(
     {"payload", "options", "result"}

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from fake_ollama import FakeOllama, says, status
+from fake_ollama import FakeOllama, lines, says, status
 
 from oq.builders import generate
 from oq.client import Client
@@ -95,10 +95,8 @@ def test_all_flags_reach_the_model_server(oq: Oq, model_server: FakeOllama, tmp_
 
 
 def test_an_embedding_says_what_came_and_json_has_it_all(oq: Oq):
-    assert (
-        "2 vector(s) of 2 dimensions"
-        in oq("submit", "embed", "-m", "m", "--input", "a", "b", "--wait").stdout
-    )
+    said = oq("submit", "embed", "-m", "m", "--input", "a", "b", "--wait").stdout
+    assert said == "2 vectors of 2 dimensions; -o json prints them\n"
     found = oq("submit", "embed", "-m", "m", "--lines", "--wait", "-o", "json", input="a\n\nb\n")
     assert json.loads(found.stdout)["result"]["embeddings"] == [[0.5, 0.25], [0.5, 0.25]]
 
@@ -171,6 +169,29 @@ def test_show_tells_all_of_a_task(oq: Oq):
     found = oq("show", id).stdout
     for part in ("tell me", '{"seed":7}', "succeeded", "Hello world"):
         assert part in found
+
+
+def test_show_tells_what_was_asked_for_beside_the_prompt(oq: Oq):
+    id = submit(oq, "x", "--timeout", "90", "--keep-alive", "5m", "--guard", "fail", "--delay", "1h")
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in oq("show", id).stdout.splitlines()[1:])
+    assert rows["timeout"] == "1m30s"
+    assert rows["keep alive"] == "5m"
+    assert rows["guard"] == "fail"
+    assert rows["waits"] == "it is not to start before its time"
+
+
+def test_an_answer_that_was_cut_says_so_wherever_it_is_printed(oq: Oq, model_server: FakeOllama):
+    cut = {"model": "m", "created_at": "2026-01-01T00:00:00Z", "response": "", "done": True, "done_reason": "length"}
+    model_server.default = lines({**cut, "response": "Hel", "done": False}, cut)
+    note = "note: the answer was cut at its end: a larger num_predict, or a larger num_ctx\n"
+    for how in ("--wait", "--stream"):
+        found = oq("submit", "generate", "-m", "m", "x", how)
+        assert found.stdout == "Hel\n"
+        assert found.stderr.endswith(note)
+    id = found.stderr.split()[1]
+    assert oq("attach", id).stderr == note
+    assert oq("attach", id, "-q").stderr == ""
+    assert "warning   the answer was cut at its end" in oq("show", id).stdout
 
 
 def test_wait_exits_with_4_when_one_of_them_failed(oq: Oq, model_server: FakeOllama):
