@@ -113,7 +113,7 @@ def stats_of(
 ) -> Stats:
     """Return the numbers as they are now; nothing is read from disk."""
     counts = catalog.counts
-    urls = {host.name: host.url for host in settings.hosts}
+    urls = {host.name: host.shown for host in settings.hosts}
     hosts = [
         HostStatus(
             host.name,

@@ -19,6 +19,7 @@ from oq.errors import ConfigError, OqError
 
 if TYPE_CHECKING:
     from oq.config import Settings
+    from oq.config.settings import HostSettings
 
 FREE_LOW, FREE_NONE = (
     2**30,
@@ -81,7 +82,7 @@ def _examine(session: Session, port: int | None, deep: bool) -> Iterator[Finding
         yield _port(settings)
     yield from _strangers(settings)
     for host in settings.hosts:
-        yield _model_server(host.name, host.url, settings.ollama.connect_timeout)
+        yield _model_server(host, settings.ollama.connect_timeout)
 
 
 def _server(session: Session, settings: Settings) -> tuple[bool, Finding]:
@@ -278,14 +279,14 @@ def _strangers(settings: Settings) -> Iterator[Finding]:
         yield "fail", "tokens", error.message
 
 
-def _model_server(name: str, url: str, timeout: float) -> Finding:
+def _model_server(host: HostSettings, timeout: float) -> Finding:
     import httpx
 
     from oq.client.transport import settings as http_settings
 
-    what = f"model server {name}"
+    what, url = f"model server {host.name}", host.shown
     try:
-        with httpx.Client(**http_settings(url, max(timeout, 1.0))) as client:
+        with httpx.Client(**http_settings(host.url, max(timeout, 1.0))) as client:
             version = client.get("/api/version").raise_for_status().json().get("version", "unknown")
             models = client.get("/api/tags").raise_for_status().json().get("models", [])
     except (httpx.HTTPError, httpx.InvalidURL) as error:

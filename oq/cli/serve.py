@@ -187,7 +187,7 @@ class _Server:
         self._say(f"{where} ({waiting} unfinished of {stats.total} tasks)")
 
     async def _tell_hosts(self, queue: Queue) -> None:
-        urls = {host.name: host.url for host in self._settings.hosts}
+        urls = {host.name: host.shown for host in self._settings.hosts}
         for name, info in (await queue.host_info()).items():
             if info.up:
                 state = f"up, version {info.version or 'unknown'}, {len(info.models)} models"

@@ -276,11 +276,11 @@ def refuse_itself(loaded: Loaded) -> None:
     """
     own = f"127.0.0.1:{loaded.settings.server.port}"
     for host in loaded.settings.hosts:
-        if urlsplit(host.url.replace("localhost", "127.0.0.1")).netloc == own:
+        if urlsplit(host.url.replace("localhost", "127.0.0.1")).netloc.rpartition("@")[2] == own:
             origin = loaded.origins["hosts"]
             origin = loaded.origins["ollama.host"] if origin == "default" else origin
             raise ConfigError(
-                f"{origin}: ollama.host: {host.url} is where this server itself listens; say where the model server is, "
+                f"{origin}: ollama.host: {host.shown} is where this server itself listens; say where the model server is, "
                 "with --ollama-host or OQ_OLLAMA__HOST (OLLAMA_HOST may be set for clients of this server)",
                 "ollama.host", origin,
             )  # fmt: skip
@@ -294,12 +294,12 @@ def rows(loaded: Loaded) -> list[tuple[str, str, str]]:
         value = getattr(getattr(loaded.settings, section), name)
         if key == "server.token" and value:
             value = "(set)"
-        if key == "queue.storage" and value:
+        if key in ("queue.storage", "ollama.host") and value:
             value = without_password(value)
         text = ", ".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
         found.append((key, text, loaded.origins[key]))
     for host in loaded.settings.hosts:
-        found.append((f"hosts.{host.name}", f"{host.url} slots={host.slots}", loaded.origins["hosts"]))
+        found.append((f"hosts.{host.name}", f"{host.shown} slots={host.slots}", loaded.origins["hosts"]))
     for client in loaded.settings.clients:
         found.append((f"clients.{client.name}", shown_client(client), loaded.origins["clients"]))
     return found

@@ -19,6 +19,7 @@ from oq.config.values import (
     parse_switch,
     parse_text,
     parse_whole,
+    without_password,
 )
 
 
@@ -87,6 +88,11 @@ class HostSettings:
     url: str
     slots: int = 4
     max_loaded_models: int = 0
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown: without the password."""
+        return without_password(self.url) if "@" in self.url else self.url
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

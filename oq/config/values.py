@@ -124,9 +124,13 @@ def parse_host_url(value: object) -> str:
 
     >>> parse_host_url("gpu"), parse_host_url("0.0.0.0:8080"), parse_host_url("https://x.org/")
     ('http://gpu:11434', 'http://127.0.0.1:8080', 'https://x.org:443')
+    >>> parse_host_url("https://user:secret@x.org")  # for a proxy that asks for them
+    'https://user:secret@x.org:443'
     """
     text = parse_text(value).strip().strip("\"'")
-    problem = f"{value!r} is not the address of a model server such as http://localhost:11434"
+    problem = (
+        f"{without_password(repr(value))} is not the address of a model server such as http://localhost:11434"
+    )
     scheme, _, rest = text.partition("://") if "://" in text else ("http", "", text)
     if scheme not in ("http", "https") or not rest.strip("/") or any(c.isspace() for c in text):
         raise ValueError(problem)
@@ -137,13 +141,14 @@ def parse_host_url(value: object) -> str:
         port = parts.port
     except ValueError:
         raise ValueError(problem) from None
-    if parts.query or parts.fragment or parts.username:
+    if parts.query or parts.fragment or ("@" in parts.netloc and not parts.username):
         raise ValueError(problem)
     default = 11434 if "://" not in text else {"http": 80, "https": 443}[scheme]
     host = parts.hostname or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # a bind address is not one to connect to
     host = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{host}:{default if port is None else port}{parts.path.rstrip('/')}"
+    login, at, _ = parts.netloc.rpartition("@")
+    return f"{scheme}://{login}{at}{host}:{default if port is None else port}{parts.path.rstrip('/')}"
 
 
 def _is_ipv6(text: str) -> bool:
@@ -155,7 +160,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 def without_password(uri: str) -> str:
-    """Return a storage URI as it may be shown.
+    """Return an address or a storage URI as it may be shown.
 
     >>> without_password("postgresql://oq:s%40ret@db/oq?connect_timeout=5&sslpassword=x")
     'postgresql://oq:***@db/oq?connect_timeout=5&sslpassword=***'

@@ -18,6 +18,7 @@ from oq.web.dropin import Dropin
 from oq.web.errors import HttpError, InternalError, MethodNotAllowed, NoSuchRoute, answer_of
 from oq.web.gate import Gate
 from oq.web.guard import Guard
+from oq.web.openai.errors import openai_answer_of
 from oq.web.submit import Asgi, FastSubmit, Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -116,9 +117,13 @@ async def _http_error(error: HTTPException) -> Response:
     asked = _asked()
     status = error.code or 500
     if status == 404:
-        return answer(
-            NoSuchRoute(f"there is nothing at {asked.path[:100]!r}; see /openapi.json for what there is")
+        missing = NoSuchRoute(
+            f"there is nothing at {asked.path[:100]!r}; see /openapi.json for what there is"
         )
+        if asked.path.startswith("/v1/"):  # OpenAI's clients show a message only in OpenAI's form
+            code, body, headers = openai_answer_of(missing)
+            return Response(body, code, headers)
+        return answer(missing)
     if isinstance(error, WebsocketMismatch):
         return answer(
             HttpError(

@@ -181,7 +181,13 @@ def test_show_tells_what_was_asked_for_beside_the_prompt(oq: Oq):
 
 
 def test_an_answer_that_was_cut_says_so_wherever_it_is_printed(oq: Oq, model_server: FakeOllama):
-    cut = {"model": "m", "created_at": "2026-01-01T00:00:00Z", "response": "", "done": True, "done_reason": "length"}
+    cut = {
+        "model": "m",
+        "created_at": "2026-01-01T00:00:00Z",
+        "response": "",
+        "done": True,
+        "done_reason": "length",
+    }
     model_server.default = lines({**cut, "response": "Hel", "done": False}, cut)
     note = "note: the answer was cut at its end: a larger num_predict, or a larger num_ctx\n"
     for how in ("--wait", "--stream"):

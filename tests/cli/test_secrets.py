@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ from tests.cli.live import Served, environment
 pytestmark = pytest.mark.slow
 
 PROMPT, ANSWER, FIXED = "prompt-zq81", "answer-zq82", "token-zq83"
-SECRETS = (PROMPT, ANSWER, FIXED)
+LOGIN = "me:password-zq84"  # of the model server
+SECRETS = (PROMPT, ANSWER, FIXED, "password-zq84")
 
 
 def test_no_prompt_and_no_secret_gets_out(
@@ -30,7 +32,9 @@ def test_no_prompt_and_no_secret_gets_out(
         "RETRY_MAX_RETRIES": "0",
     }  # fmt: skip
     model_server.default = says(ANSWER, " end")
-    served = Served(data, "--ollama-host", model_server.url, **env)
+    login = model_server.url.replace("://", f"://{LOGIN}@")
+    env["OLLAMA_HOST"] = login
+    served = Served(data, **env)
     shown = []
     try:
         with library.Client(served.url, token=made) as client:
@@ -62,12 +66,18 @@ def test_no_prompt_and_no_secret_gets_out(
             shown.append(
                 httpx.get(served.url + "/api/tasks", headers={"Authorization": f"Bearer {made}x"}).text
             )
-        shown.append(Path(f"/proc/{served.process.pid}/cmdline").read_text())
+            shown.append(Path(f"/proc/{served.process.pid}/cmdline").read_text())
+            basic = base64.b64encode(LOGIN.encode()).decode()
+            assert {asked.headers.get("authorization") for asked in model_server.requests} >= {
+                f"Basic {basic}"
+            }
     finally:
         served.stop()
         model_server.default = says("Hello", " world")
     shown += [log.read_text(), "\n".join(served.said)]
     assert "/api/events" in log.read_text()
+    shown += [bare("--ollama-host", login, "doctor").output]
+    assert "me:***@" in shown[-1]
     command = [sys.executable, "-m", "oq", "config", "show", "--origin"]
     monkeypatch.setenv("OQ_SERVER__TOKEN", FIXED)
     config = subprocess.run(

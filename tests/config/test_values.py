@@ -50,6 +50,7 @@ def test_what_is_no_size_is_refused(wrong: object) -> None:
         ("::1", "http://[::1]:11434"),
         ('"gpu"', "http://gpu:11434"),
         ("http://gpu/prefix/", "http://gpu:80/prefix"),
+        ("https://me:pa%40ss@gpu/", "https://me:pa%40ss@gpu:443"),
     ],
 )
 def test_a_model_server_is_named_as_ollama_names_it(text: str, url: str) -> None:
@@ -57,7 +58,8 @@ def test_a_model_server_is_named_as_ollama_names_it(text: str, url: str) -> None
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "ftp://gpu", "http://", "a b", "http://gpu:port", "http://gpu:99999", "http://g?x=1"]
+    "wrong",
+    ["", "ftp://gpu", "http://", "a b", "http://gpu:port", "http://gpu:99999", "http://g?x=1", "http://@gpu"],
 )
 def test_what_is_no_address_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="is not the address of a model server"):

@@ -208,3 +208,11 @@ async def test_an_unknown_id_is_404_on_every_route(house: House) -> None:
                 path.format(id=id), method=method, data=body, headers={"Content-Type": "application/json"}
             )
             assert (answer.status_code, (await answer.get_json())["code"]) == (404, "not_found"), path
+
+
+async def test_what_is_missing_below_v1_is_said_in_openais_form(house: House) -> None:
+    answer = await house.post("/v1/responses", {})
+    assert answer.status_code == 404
+    problem = (await answer.get_json())["error"]
+    assert problem["code"] == "no_such_route"
+    assert "'/v1/responses'" in problem["message"]
