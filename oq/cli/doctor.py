@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -43,6 +44,11 @@ Finding = tuple[str, str, str]  # ok, warn or fail; what; how it is and what to 
 @pass_session
 def doctor(session: Session, port: int | None, deep: bool) -> None:
     """Check settings, data folder, disk, port and model server; exits with 1 when something fails."""
+    if not session.verbose:
+        logging.getLogger("ZODB").addHandler(
+            logging.NullHandler()
+        )  # what it would say, the findings say better
+        logging.getLogger("ZODB").propagate = False
     found = list(_examine(session, port, deep))
     items: list[dict[str, Any]] = [
         {"state": state, "what": what, "finding": text} for state, what, text in found
@@ -59,8 +65,10 @@ def doctor(session: Session, port: int | None, deep: bool) -> None:
 
 
 def _examine(session: Session, port: int | None, deep: bool) -> Iterator[Finding]:
+    if port is not None:
+        session.overrides["server.port"] = port
     try:
-        loaded = session.load({} if port is None else {"server.port": port})
+        loaded = session.load()
     except ConfigError as error:
         yield "fail", "settings", error.message
         return
@@ -282,6 +290,7 @@ def _strangers(settings: Settings) -> Iterator[Finding]:
 def _model_server(host: HostSettings, timeout: float) -> Finding:
     import httpx
 
+    from oq.client.transport import lost
     from oq.client.transport import settings as http_settings
 
     what, url = f"model server {host.name}", host.shown
@@ -293,7 +302,8 @@ def _model_server(host: HostSettings, timeout: float) -> Finding:
         return (
             "fail",
             what,
-            f"{url} cannot be reached ({error or type(error).__name__}): start it, as `ollama serve`",
+            f"{url} cannot be reached ({lost(error).reason if isinstance(error, httpx.HTTPError) else error}): "
+            "start it, as `ollama serve`, or check ollama.host",
         )
     except (ValueError, AttributeError):
         return "fail", what, f"{url} answers, but not as Ollama does: check ollama.host"

@@ -192,7 +192,9 @@ class _Server:
             if info.up:
                 state = f"up, version {info.version or 'unknown'}, {len(info.models)} models"
             else:
-                state = f"not reachable ({info.error}); tasks wait until it is"
+                # The error names the server itself: `cannot reach model server "default" (http://…): …`.
+                why = (info.error or "it does not answer").partition("): ")[2] or info.error
+                state = f"not reachable: {why}. Tasks wait until it is"
             self._say(f"model server {name} at {urls.get(name, '?')}: {state}")
 
     def _say(self, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from typing import Any
 from urllib.parse import urlsplit
@@ -96,7 +97,7 @@ def answer(response: httpx.Response, body: bytes = b"") -> Answer:
 def lost(error: httpx.HTTPError) -> Lost:
     """Return what a transport error means for a retry."""
     sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol)
-    reason = str(error) or {"ReadTimeout": "it took too long to answer"}.get(
-        type(error).__name__, type(error).__name__
-    )
+    reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or {
+        "ReadTimeout": "it took too long to answer"
+    }.get(type(error).__name__, type(error).__name__)
     return Lost(reason, sent=sent, idle=isinstance(error, httpx.ReadTimeout))

@@ -211,13 +211,24 @@ def _build(found: dict[str, tuple[Any, str]]) -> Loaded:
 def _parse(key: str, value: Any, origin: str) -> Any:
     meta = FIELDS[key].metadata
     kind: Kind = meta["kind"]
+    low, high = meta["low"], meta["high"]
+    bounds = (
+        ""
+        if low is None and high is None
+        else f"at least {low:g}"
+        if high is None
+        else f"between {low or 0:g} and {high:g}"
+    )
     try:
         parsed = kind.parse(value)
     except ValueError as error:
-        raise ConfigError(f"{origin}: {key}: {error}; it must be {kind.words}", key, origin) from None
-    low, high = meta["low"], meta["high"]
+        told = kind.words.removeprefix("one of ").partition(" such as ")[0]
+        if value is None:
+            wrong = f"{key} has no value; it must be {kind.words}"
+        else:
+            wrong = f"{key}: {error}" if told in str(error) else f"{key}: {error}; it must be {kind.words}"
+        raise ConfigError(f"{origin}: {wrong}{bounds and f', {bounds}'}", key, origin) from None
     if (low is not None and parsed < low) or (high is not None and parsed > high):
-        bounds = f"at least {low:g}" if high is None else f"between {low or 0:g} and {high:g}"
         raise ConfigError(f"{origin}: {key}: {value!r} is out of range; it must be {bounds}", key, origin)
     return parsed
 

@@ -128,9 +128,7 @@ def parse_host_url(value: object) -> str:
     'https://user:secret@x.org:443'
     """
     text = parse_text(value).strip().strip("\"'")
-    problem = (
-        f"{without_password(repr(value))} is not the address of a model server such as http://localhost:11434"
-    )
+    problem = f"{without_password(repr(value))} is not an address such as http://localhost:11434"
     scheme, _, rest = text.partition("://") if "://" in text else ("http", "", text)
     if scheme not in ("http", "https") or not rest.strip("/") or any(c.isspace() for c in text):
         raise ValueError(problem)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from fake_ollama import FakeOllama
 
 from oq.cli.doctor import LEFT_BEHIND
+from oq.client import Client
 from oq.config import settings_from
 from oq.core.messages import Step, Write
 from oq.core.model import Status, TaskSpec, TaskState
 from oq.store import open_journal
 from oq.store.lock import FolderLock
 from tests.cli.conftest import Oq
+from tests.cli.live import Served, environment
 
 
 def findings(bare: Oq, *arguments: str) -> dict[str, tuple[str, str]]:
@@ -45,7 +49,9 @@ def test_all_is_well_with_a_model_server_and_a_new_folder(
 def test_a_model_server_that_is_not_there_fails(bare: Oq, port):
     found = findings(bare, "--ollama-host", "http://127.0.0.1:9", "doctor", "--port", port)
     assert found["model server default"][0] == "fail"
-    assert "ollama serve" in found["model server default"][1]
+    assert found["model server default"][1] == (
+        "http://127.0.0.1:9 cannot be reached (Connection refused): start it, as `ollama serve`, or check ollama.host"
+    )
 
 
 def test_a_folder_that_others_can_read_is_warned_of(bare: Oq, tmp_path: Path, port):
@@ -140,6 +146,23 @@ def test_a_task_that_cannot_be_read_is_found_when_asked(bare: Oq, tmp_path: Path
     assert "tasks" not in findings(bare, *arguments[:-1])
     state, text = findings(bare, *arguments)["tasks"]
     assert (state, "restore a backup" in text) == ("fail", True)
+
+
+@pytest.mark.slow
+def test_damage_is_a_finding_and_no_traceback_and_the_port_asked_for_is_looked_at(
+    tmp_path: Path, served: Served, queue: Client
+):
+    journal = open_journal(tmp_path / "data")
+    spec = TaskSpec("generate", "m", b'{"prompt": "Hello"}')
+    journal.commit([Step((Write(1 << 60, TaskState(Status.PENDING, 5), spec),))])
+    journal.close()
+    file = tmp_path / "data" / "Data.fs"
+    file.write_bytes(file.read_bytes().replace(b'"prompt"', bytes(8)))
+    port = served.url.rpartition(":")[2]
+    command = [sys.executable, "-m", "oq", "--data-dir", str(file.parent), "doctor", "--deep", "--port", port]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=30)
+    assert (found.returncode, found.stderr) == (1, "")
+    assert f"ok     oq server             {served.url} runs" in found.stdout
 
 
 def test_doctor_says_what_lets_strangers_in(bare: Oq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port):

@@ -42,7 +42,12 @@ def test_the_start_tells_address_folder_and_model_server(data: Path, model_serve
 
 def test_a_model_server_that_is_not_there_is_said_and_tasks_wait(data: Path):
     served = Served(data, "--ollama-host", "http://127.0.0.1:9")
-    assert served.wait_said(re.compile("not reachable"))
+    assert served.wait_said(
+        re.compile(
+            r"^model server default at http://127.0.0.1:9: not reachable: connection refused\. Is the model server "
+            r"running\? Start it with: ollama serve\. Tasks wait until it is$"
+        )
+    )
     with Client(served.url) as client:
         handle = client.submit(generate("m", "x"))
         assert handle.task().status in ("pending", "running")

@@ -225,3 +225,25 @@ def test_the_server_is_not_its_own_model_server(tmp_path: Path, address: str) ->
         refuse_itself(load(tmp_path, "", environ))
     assert caught.value.origin == "environment OLLAMA_HOST"
     refuse_itself(load(tmp_path, "", environ, server__port=7200))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("queue: {max_workers: x}", "queue.max_workers: 'x' is not a whole number, between 1 and 1024"),
+        ("queue: {max_workers: 0}", "queue.max_workers: 0 is out of range; it must be between 1 and 1024"),
+        (
+            "queue: {max_workers: }",
+            "queue.max_workers has no value; it must be a whole number, between 1 and 1024",
+        ),
+        (
+            "logging: {level: loud}",
+            "logging.level: 'loud' is none of debug, info, warning, warn, error, critical",
+        ),
+    ],
+)
+def test_a_wrong_value_is_told_once(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(str(tmp_path / "config.yaml"), environ={})
+    assert caught.value.message == f"file {tmp_path / 'config.yaml'}: {said}"
