@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from oq.cli import exits
+from oq.cli import exits, suggest
 from oq.cli.output import plain, print_json, print_line, printable
 from oq.cli.session import Command, Session, pass_session
 from oq.cli.submit import print_result, warn
@@ -14,7 +14,7 @@ from oq.wire import RemoteTask
 
 
 @click.command(cls=Command)
-@click.argument("id")
+@click.argument("id", shell_complete=suggest.task_ids)
 @click.option(
     "--offset", type=click.IntRange(0), default=0, help="Leave out so many characters at the beginning."
 )

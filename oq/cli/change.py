@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from oq.cli import exits, inputs
+from oq.cli import exits, inputs, suggest
 from oq.cli.filters import chosen, filter_flags
 from oq.cli.output import TASK_COLUMNS, emit, plain, print_json, progress, task_row
 from oq.cli.session import Command, Session, interactive, pass_session
@@ -25,7 +25,7 @@ FITS = {
 
 def _bulk_command(action: str, help: str) -> click.Command:
     @click.command(action, cls=Command, help=help)
-    @click.argument("ids", nargs=-1, metavar="[ID...|-]")
+    @click.argument("ids", nargs=-1, metavar="[ID...|-]", shell_complete=suggest.task_ids)
     @filter_flags
     @click.option("--all", "everything", is_flag=True, help=f"All tasks that can be {DONE[action]}.")
     @click.option("--dry-run", is_flag=True, help="Only show which tasks they are.")
@@ -138,7 +138,7 @@ def _sum_up(
 
 
 @click.command(cls=Command)
-@click.argument("id")
+@click.argument("id", shell_complete=suggest.task_ids)
 @click.argument("level", type=inputs.PRIORITY)
 @pass_session
 def priority(session: Session, id: str, level: int) -> None:

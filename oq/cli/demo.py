@@ -104,8 +104,8 @@ def _queue_server(model_url: str, port: int) -> Iterator[str]:
     }
     path = os.pathsep.join([str(Path(oq.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
-        [*command, "--ollama-host", model_url, "--workers", str(WORKERS)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        [*command, "--ollama-host", model_url, "--workers", str(WORKERS), "--while-stdin"],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True,  # Ctrl-C reaches it through us, once
         env=kept | {"OQ_SERVER__SHUTDOWN_GRACE": "1s", "PYTHONPATH": path}, cwd=folder,
     )  # fmt: skip
@@ -120,6 +120,8 @@ def _queue_server(model_url: str, port: int) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
         if readers:
             readers[0].join(1)
         shutil.rmtree(folder, ignore_errors=True)
@@ -219,7 +221,7 @@ def _picture(session: Session) -> Iterator[Callable[[list[RemoteTask]], None]]:
         from oq.cli.top import task_table
 
         with Live(console=screen, auto_refresh=False) as live:
-            yield lambda tasks: live.update(task_table(tasks), refresh=True)
+            yield lambda tasks: live.update(task_table(tasks, screen.width), refresh=True)
         return
     known: dict[str, str] = {}
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from oq.cli import inputs
+from oq.cli import inputs, suggest
 from oq.core.model import TASK_TYPES, Status
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,7 +21,7 @@ _FLAGS: list[Callable[[Any], Any]] = [
     ),
     click.option("--type", "type_", multiple=True, type=click.Choice(TASK_TYPES), help="Only this type."),
     click.option("--priority", "priority", multiple=True, type=inputs.PRIORITY, help="Only this priority."),
-    click.option("--model", multiple=True, help="Only this model."),
+    click.option("--model", multiple=True, shell_complete=suggest.model_names, help="Only this model."),
     click.option("--host", multiple=True, help="Only what ran or runs on this model server."),
     click.option("--tag", multiple=True, help="Only with this tag."),
     click.option("--search", metavar="TEXT", help="Only with this text in the prompt, the model or the id."),

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 
+from oq.core.model import PRIORITIES
 from oq.errors import InvalidTask
 from oq.wire import parse_duration, parse_priority, parse_time
 
@@ -28,9 +30,15 @@ else:  # click before 8.5 has no parameter for it
 class Value(_ParamType):
     """A parameter read by one of `oq.wire`'s functions, so that flags and JSON take the same words."""
 
-    def __init__(self, name: str, read: Any) -> None:
+    def __init__(self, name: str, read: Any, names: Sequence[str] = ()) -> None:
         self.name = name
         self._read = read
+        self._names = names
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in self._names if name.startswith(incomplete)]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
@@ -39,7 +47,7 @@ class Value(_ParamType):
             self.fail(error.message, param, ctx)
 
 
-PRIORITY = Value("priority", parse_priority)
+PRIORITY = Value("priority", parse_priority, tuple(PRIORITIES))
 DURATION = Value("duration", parse_duration)
 TIME = Value("time", parse_time)
 

@@ -133,21 +133,24 @@ def console(session: Session, *, err: bool = False) -> Console:
     )
 
 
+GAP = 2  # characters between two columns
+LAST_LEAST = 8  # characters of the last column, however narrow the terminal
 CELL = 2000  # characters of a cell; more is for JSON
 
 
-def rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table for a terminal: only the last column gives way when it is narrow."""
+def rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Table:
+    """Return a table for a terminal of *width*: only the last column gives way, down to `LAST_LEAST` characters."""
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     cells = [tuple(map(_cell, row)) for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, name in enumerate(columns):
-        width = max(cell_len(row[index]) for row in [columns, *cells])
-        last = index == len(columns) - 1
-        table.add_column(Text(name), overflow="ellipsis", no_wrap=True, min_width=None if last else width)
+    widths = [max(cell_len(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
+    left = max(LAST_LEAST, width - sum(widths[:-1]) - GAP * (len(columns) - 1))
+    widths[-1] = min(widths[-1], left)  # rich would take from every column, down to nothing
+    for name, wide in zip(columns, widths, strict=True):
+        table.add_column(Text(name), overflow="ellipsis", no_wrap=True, width=wide)
     for row in cells:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     return table
@@ -156,7 +159,16 @@ def rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 def print_table(session: Session, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table: coloured and fitted on a terminal, aligned and whole in a pipe."""
     if sys.stdout.isatty() or session.color:
-        console(session).print(rich_table(columns, rows))
+        from rich.console import ConsoleDimensions
+
+        today = time.strftime("%Y-%m-%d ")
+        near = [tuple(cell.removeprefix(today) for cell in row) for row in rows]
+        screen = console(session)
+        drawn = rich_table(columns, near, screen.width)
+        least = sum(column.width or 0 for column in drawn.columns) + GAP * (len(columns) - 1)
+        # Rather lines that the terminal wraps than columns that vanish.
+        screen.size = ConsoleDimensions(max(screen.width, least), screen.height)
+        screen.print(drawn)
         return
     table = [tuple(columns), *(tuple(map(_cell, row)) for row in rows)]
     widths = [max(map(_width, column)) for column in zip(*table, strict=True)]

@@ -42,8 +42,16 @@ WEB_SECONDS = 1.5  # of that for connections that are still open
 @click.option(
     "--insecure", is_flag=True, help="Allow other machines to reach a server that asks for no token."
 )
+@click.option("--while-stdin", is_flag=True, hidden=True, help="Stop when standard input ends.")
 @pass_session
-def serve(session: Session, ollama_host: tuple[str, ...], paused: bool, insecure: bool, **given: Any) -> None:
+def serve(
+    session: Session,
+    ollama_host: tuple[str, ...],
+    paused: bool,
+    insecure: bool,
+    while_stdin: bool,
+    **given: Any,
+) -> None:
     """Run the queue and its HTTP server until SIGTERM or Ctrl-C.
 
     The first signal drains: nothing new starts, what runs has server.shutdown_grace to end, the rest goes back to
@@ -67,7 +75,19 @@ def serve(session: Session, ollama_host: tuple[str, ...], paused: bool, insecure
     loaded = session.load(overrides)
     refuse_itself(loaded)
     settings = loaded.settings
+    if while_stdin:
+        threading.Thread(target=_stop_after_stdin, daemon=True).start()
     raise SystemExit(run(settings, paused=paused, quiet=session.quiet))
+
+
+def _stop_after_stdin() -> None:
+    """Stop as by SIGTERM once whoever holds the other end of our standard input is gone, however it went."""
+    try:
+        while os.read(0, 4096):
+            pass
+    except OSError:
+        pass  # there is no standard input: nobody holds it
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run(settings: Settings, *, paused: bool = False, quiet: bool = False) -> int:

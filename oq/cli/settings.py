@@ -49,7 +49,9 @@ def completion(session: Session, shell: str, program: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
-    click.echo(kind(cli, {}, program, variable).source())
+    script = kind(cli, {}, program, variable).source()
+    # Click's script for fish cuts a description at its first comma.
+    click.echo(script.replace('string split "," ', 'string split -m 1 "," '))
     session.say(f"to install it: {SHELLS[shell]}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from oq import builders
-from oq.cli import exits, inputs
+from oq.cli import exits, inputs, suggest
 from oq.cli.output import emit, printable, vectors_of, warnings_of
 from oq.cli.session import Group, Session, pass_session
 from oq.core.guard import GUARDS
@@ -17,7 +17,9 @@ from oq.core.model import TaskSpec
 from oq.wire import RemoteTask
 
 _COMMON: list[Callable[[Any], Any]] = [
-    click.option("-m", "--model", required=True, help="The model's name, such as llama3.2."),
+    click.option(
+        "-m", "--model", required=True, shell_complete=suggest.model_names, help="The model's name, such as llama3.2.",
+    ),
     click.option(
         "--priority", type=inputs.PRIORITY, default="normal", show_default=True,
         help="low, normal, high, critical, or 0 to 1000.",

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from oq.cli import exits, inputs
+from oq.cli import exits, inputs, suggest
 from oq.cli.filters import chosen, filter_flags
 from oq.cli.output import (
     TASK_COLUMNS,
@@ -47,7 +47,7 @@ def list_tasks(session: Session, limit: int, offset: int, sort: str, **which: An
 
 
 @click.command(cls=Command)
-@click.argument("id", required=False)
+@click.argument("id", required=False, shell_complete=suggest.task_ids)
 @click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
 @click.option("--interval", type=inputs.DURATION, default=2.0, help="Pause between two looks [default: 2s].")
 @pass_session
@@ -106,7 +106,7 @@ def stats_rows(stats: RemoteStats) -> list[tuple[str, str]]:
 
 
 @click.command(cls=Command)
-@click.argument("id")
+@click.argument("id", shell_complete=suggest.task_ids)
 @pass_session
 def show(session: Session, id: str) -> None:
     """Show all of one task: what was asked, its attempts, its result."""
@@ -172,7 +172,7 @@ def _attempt_row(attempt: Any) -> tuple[str, ...]:
 
 
 @click.command(cls=Command)
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=suggest.task_ids)
 @click.option(
     "--timeout", "limit", type=inputs.DURATION, help="Wait so long for all of them; then exit with 124."
 )

@@ -27,7 +27,7 @@ def top(session: Session, interval: float, rows: int, once: bool) -> None:
     """Watch the queue live, until Ctrl-C."""
     screen = console(session)
     if once or not screen.is_terminal:
-        screen.print(_look(session, rows))
+        screen.print(_look(session, rows, screen.width))
         return
     from rich.live import Live
 
@@ -35,7 +35,7 @@ def top(session: Session, interval: float, rows: int, once: bool) -> None:
         try:
             while True:
                 try:
-                    live.update(_look(session, rows), refresh=True)
+                    live.update(_look(session, rows, screen.width), refresh=True)
                 except ServerUnreachable as error:
                     from rich.text import Text
 
@@ -45,7 +45,7 @@ def top(session: Session, interval: float, rows: int, once: bool) -> None:
             return
 
 
-def _look(session: Session, rows: int) -> Group:
+def _look(session: Session, rows: int, width: int) -> Group:
     client = session.client
     stats = client.status()
     tasks = client.list(status="running", limit=rows)
@@ -53,10 +53,10 @@ def _look(session: Session, rows: int) -> Group:
         tasks += client.list(status=["pending", "scheduled"], sort="-priority", limit=rows - len(tasks))
     if len(tasks) < rows:
         tasks += client.list(status=["completed", "failed", "cancelled"], limit=rows - len(tasks))
-    return render(stats, tasks, f"{client.url}  {when(time.time())}")
+    return render(stats, tasks, f"{client.url}  {when(time.time())}", width)
 
 
-def render(stats: RemoteStats, tasks: list[RemoteTask], title: str) -> Group:
+def render(stats: RemoteStats, tasks: list[RemoteTask], title: str, width: int) -> Group:
     """Return the picture of a queue: a line of counts, its hosts, its tasks."""
     from rich.console import Group
     from rich.text import Text
@@ -74,10 +74,10 @@ def render(stats: RemoteStats, tasks: list[RemoteTask], title: str) -> Group:
         )
         for host in stats.hosts
     )
-    return Group(Text(title, style="bold"), counts, hosts, Text(), task_table(tasks))
+    return Group(Text(title, style="bold"), counts, hosts, Text(), task_table(tasks, width))
 
 
-def task_table(tasks: list[RemoteTask]) -> Table:
+def task_table(tasks: list[RemoteTask], width: int) -> Table:
     now = time.time()
     rows = []
     for task in tasks:
@@ -95,4 +95,4 @@ def task_table(tasks: list[RemoteTask]) -> Table:
             text,
         )
         rows.append(row)
-    return rich_table(("ID", "TYPE", "MODEL", "PRIORITY", "STATUS", "TIME", "TEXT"), rows)
+    return rich_table(("ID", "TYPE", "MODEL", "PRIORITY", "STATUS", "TIME", "TEXT"), rows, width)

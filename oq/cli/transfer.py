@@ -32,7 +32,7 @@ Submitted = TaskHandle | OqError
 
 
 @click.command(cls=Command)
-@click.argument("file", default="-")
+@click.argument("file", default="-", type=click.Path(allow_dash=True))
 @click.option("--atomic", is_flag=True, help="All or none: one wrong task, and nothing is submitted.")
 @click.option("--wait", is_flag=True, help="Wait for all of them and print how they ended.")
 @click.option(
@@ -125,7 +125,7 @@ def export(session: Session, target: str, whole: bool, data_dir: str | None, **w
 
 
 @click.command("import", cls=Command)
-@click.argument("file", default="-")
+@click.argument("file", default="-", type=click.Path(allow_dash=True))
 @click.option("--unfinished", is_flag=True, help="Only tasks that were not finished when they were exported.")
 @click.option(
     "--whole", is_flag=True, help="As they were: ids, states, results, times. The server must be stopped."

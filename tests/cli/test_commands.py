@@ -450,3 +450,39 @@ def test_completion_offers_commands():
 def test_generated_tasks_of_the_library_are_what_the_command_line_shows(oq: Oq, queue: Client):
     handle = queue.submit(generate("m", "x", run_at=4e9))
     assert oq("list", "-o", "id").stdout.split() == [handle.id]
+
+
+# --- completion
+
+
+def offered(*words: str, shell: str = "bash", url: str) -> list[str]:
+    """Return what the shell offers for the last word, as its script asks for it."""
+    typed = {"COMP_WORDS": " ".join(("oq", *words)), "COMP_CWORD": str(len(words))}
+    if shell == "fish":
+        typed = {"COMP_WORDS": " ".join(("oq", *words)), "COMP_CWORD": words[-1]}
+    env = environment(OQ_URL=url, _OQ_COMPLETE=f"{shell}_complete", **typed)
+    found = subprocess.run(
+        [sys.executable, "-m", "oq"], capture_output=True, text=True, env=env, timeout=30, check=True
+    )
+    assert found.stderr == ""
+    return found.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_the_shell_offers_tasks_models_and_priorities(oq: Oq, served: Served):
+    id = submit(oq, "x", "--delay", "1h")
+    assert offered("cancel", "", url=served.url) == [f"plain,{id}"]
+    assert offered("show", id[:9], url=served.url) == [f"plain,{id}"]
+    assert offered("submit", "chat", "--model", "ll", url=served.url) == ["plain,llama3.2"]
+    assert offered("list", "--priority", "h", url=served.url) == ["plain,high"]
+    assert offered("batch", "ta", url=served.url) == ["file,ta"]
+    assert offered("show", "", shell="fish", url=served.url) == [f"plain,{id}\tscheduled generate m: x"]
+
+
+@pytest.mark.slow
+def test_the_shell_offers_nothing_of_a_server_that_is_not_there():
+    assert offered("show", "", url="http://127.0.0.1:9") == [""]
+
+
+def test_a_comma_cuts_no_description_short_in_fish(bare: Oq):
+    assert 'string split -m 1 ","' in bare("completion", "fish").stdout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from oq import errors
@@ -106,6 +108,15 @@ def test_terminal_control_is_taken_out():
 def test_a_table_lines_up_with_wide_characters(capsys):
     print_table(Session(), ("NAME", "N"), [("你好", "1"), ("ab", "22")])
     assert capsys.readouterr().out == "NAME  N\n你好  1\nab    22\n"
+
+
+def test_a_narrow_terminal_hides_no_column(capsys):
+    session = Session()
+    session.color, columns = True, ("ID", "TYPE", "MODEL", "PROMPT")
+    print_table(session, columns, [("0sazve0nzfg00", "embed", "a-model-" * 9, "a prompt " * 9)])
+    said = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert said.splitlines()[0].split() == list(columns)
+    assert said.splitlines()[1].split()[:2] == ["0sazve0nzfg00", "embed"]
 
 
 def test_times_are_spelled_but_the_users_own_json_is_left_alone():

@@ -6,6 +6,8 @@ import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from fake_ollama import FakeOllama, says
 
 from oq.builders import generate
 from oq.client import Client
-from tests.cli.live import Served, refused
+from tests.cli.live import Served, environment, refused
 
 SLOW = says("x", first_after=600.0)
 
@@ -194,3 +196,16 @@ def test_a_server_does_not_queue_in_front_of_itself(bare):
     found = bare("serve", "--port", "7199", "--ollama-host", "localhost:7199")
     assert found.exit_code == 1
     assert "where this server itself listens" in found.stderr
+
+
+def test_a_server_started_for_a_program_ends_with_it(data: Path, model_server: FakeOllama):
+    command = [sys.executable, "-m", "oq", "serve", "--port", "0", "--data-dir", str(data), "--while-stdin"]
+    held = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    assert held.stdin is not None
+    assert held.stderr is not None
+    with held.stdin, held.stderr:
+        assert "listens on" in held.stderr.readline()
+        held.stdin.close()  # as when the program is killed
+        assert held.wait(20) == 0
