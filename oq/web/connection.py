@@ -8,7 +8,8 @@ because the close is cancelled with the request.
 
 It also holds the client to its word: a request that does not arrive in time (`oq.web.patience`), or whose body finds
 no room (`oq.web.places`), is answered and the connection closed. HTTP/2 is not spoken: nothing here needs it, and
-these bounds would not hold for its streams.
+these bounds would not hold for its streams. Nor is a WebSocket compressed: a page's compressor takes 0.3 MB, a few
+bytes become megabytes before their length is looked at, and Hypercorn fails at an offer that is no number.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import h11
 import trio
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 
 from oq.errors import OqError, QueueBusy
@@ -140,6 +143,9 @@ class Connection(TCPServer):
                 await self.protocol.handle(RawData(bytes(data)))
                 if not data:
                     break
+                if _has_said_too_much(protocol.stream):
+                    await self._read_on()
+                    break
             await self.protocol.handle(Closed())
         finally:
             self.idle_task.end()
@@ -165,10 +171,23 @@ class Connection(TCPServer):
                 if told:
                     await self.stream.send_all(raw_answer(error))
         await self.protocol.handle(Closed())
-        with trio.move_on_after(READ_ON_SECONDS if told else 0):
+        if told:
+            await self._read_on()
+
+    async def _read_on(self) -> None:
+        with trio.move_on_after(READ_ON_SECONDS):
             while await self.stream.receive_some(MAX_RECV):
                 pass
 
 
-async def _stay(_request: object) -> None:
-    """Take the place of Hypercorn's change to HTTP/2."""
+def _has_said_too_much(stream: object) -> bool:
+    """Return whether a message of a WebSocket is too long: Hypercorn closes with 1009, and goes on gathering it."""
+    return isinstance(stream, WSStream) and stream.buffer.length > stream.buffer.max_length
+
+
+async def _stay(request: h11.Request) -> None:
+    """Take the place of Hypercorn's change to HTTP/2, and hide the offer to compress a WebSocket."""
+    kept = [(name, value) for name, value in request.headers if name != b"sec-websocket-extensions"]
+    if len(kept) < len(request.headers):
+        plain = h11.Request(method=request.method, target=request.target, headers=kept)
+        object.__setattr__(request, "headers", plain.headers)  # Hypercorn reads this object, which is frozen

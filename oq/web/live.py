@@ -174,9 +174,9 @@ class Client:
     # --- from the client
     async def _listen(self, nursery: trio.Nursery) -> None:
         while True:
-            text = await self._connection.receive()
+            text = await self._connection.receive()  # None, by Quart, of an empty binary message
             try:
-                self._watch(parse_watch(text), nursery)
+                self._watch(parse_watch(text or b""), nursery)
             except OqError as error:
                 await self.send('{"type":"error",' + error_json(error).decode()[1:])
 

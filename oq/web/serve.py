@@ -35,7 +35,9 @@ logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 75.0  # longer than the 60 s that clients and proxies keep an idle connection
 KEEP_ALIVE_REQUESTS = 2**31  # Hypercorn would close each connection after 1000 requests
-FRAME_MAX = 4 * 2**20  # bytes of one WebSocket message from a client: two thousand ids fit many times
+FRAME_MAX = (
+    2**17
+)  # bytes of one WebSocket message from a client: two thousand ids take a quarter; some 20 may wait
 HANDSHAKE_SECONDS = 10.0  # of TLS: a client that says nothing keeps a connection no longer
 LAST_SEND_SECONDS = 1.0  # for a client to take what is being sent when the server stops
 BACKLOG = 1024

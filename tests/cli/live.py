@@ -73,6 +73,7 @@ class Served:
             env=environment(**env),
             cwd=data.parent,
         )
+        self.data = data
         self.said: list[str] = []
         self._lines: Queue[str | None] = Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
