@@ -27,10 +27,15 @@ _WORDS = {
 }  # fmt: skip
 
 
-def as_problem(error: Exception, root: str = "", known: Iterable[str] = (), text: bytes = b"") -> InvalidTask:
-    """Return what to tell about *error*, raised by msgspec while it read *root* (a dotted path, or "") in *text*."""
+def as_problem(
+    error: Exception, root: str = "", known: Iterable[str] = (), text: bytes = b"", whole: str = "the task"
+) -> InvalidTask:
+    """Return what to tell about *error*, raised by msgspec while it read *root* (a dotted path, or "") in *text*.
+
+    *whole* is what the sentence calls all of it.
+    """
     if isinstance(error, RecursionError):
-        return InvalidTask(f"{root or 'the task'} is nested too deeply", root or None)
+        return InvalidTask(f"{root or whole} is nested too deeply", root or None)
     if not isinstance(error, msgspec.ValidationError):
         if _has_half_character(text):
             what = "half a character (an escape from \\ud800 to \\udfff alone): send whole characters"
@@ -51,8 +56,8 @@ def as_problem(error: Exception, root: str = "", known: Iterable[str] = (), text
         wanted = [_WORDS.get(w, w) for w in expected["wanted"].split(" | ") if w != "null"]
         got = _WORDS.get(expected["got"], expected["got"])
         what = f"must be {' or '.join(wanted)}, not {got}"
-        return InvalidTask(f"{field or 'the task'} {what}", field or None)
-    return InvalidTask(f"{field or 'the task'}: {what}", field or None)
+        return InvalidTask(f"{field or whole} {what}", field or None)
+    return InvalidTask(f"{field or whole}: {what}", field or None)
 
 
 def _has_half_character(text: bytes) -> bool:

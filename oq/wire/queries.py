@@ -106,7 +106,7 @@ def parse_bulk(body: bytes) -> BulkRequest:
     try:
         given = _decode_bulk(body)
     except (ValueError, RecursionError) as exc:
-        raise as_problem(exc, known=_BulkIn.__struct_fields__) from None
+        raise as_problem(exc, known=_BulkIn.__struct_fields__, whole="the request") from None
     if given.action not in ACTIONS:
         raise InvalidTask(f"action must be one of {', '.join(ACTIONS)}, not {given.action[:60]!r}", "action")
     if (given.ids is None) == (given.filter is None):
@@ -190,4 +190,4 @@ def parse_watch(text: str | bytes) -> Watch:
     try:
         return _decode_watch(text)
     except (ValueError, RecursionError) as exc:
-        raise as_problem(exc) from None
+        raise as_problem(exc, whole="the message") from None

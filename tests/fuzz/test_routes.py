@@ -62,6 +62,19 @@ def test_all_operations_are_fuzzed() -> None:
     assert {tuple(name.split(" ")[::-1]) for name in OPERATIONS} == there - LEFT_OUT
 
 
+def send(served: Served, account: Account, case: Any) -> tuple[int, bytes]:
+    """Send what was drawn, note the answer, and return its status and its body; of a stream nothing."""
+    asked = case.as_transport_kwargs(base_url=served.url)
+    if isinstance(params := asked.get("params"), dict) and params.get("wait") not in (None, ""):
+        params["wait"] = "0.1"  # a long poll may be long
+    with requests.request(**{**asked, "stream": True, "timeout": SECONDS_MOST}) as answer:
+        method, path = str(answer.request.method), urlsplit(str(answer.request.url)).path
+        whole = answer.status_code >= 500 or (method != "GET" and "Content-Length" in answer.headers)
+        body = answer.raw.read(WHOLE_MOST, decode_content=True) if whole else b""
+    account.note(method, path, sent_of(answer.request.body), answer.status_code, answer.headers, body)
+    return answer.status_code, body
+
+
 def sent_of(body: bytes | str | None) -> bytes:
     return body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body or b""
 
@@ -84,19 +97,8 @@ def test_a_route_answers_what_its_description_allows_and_what_it_does_not(
     @BOUNDED
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
-        asked = case.as_transport_kwargs(base_url=served.url)
-        if isinstance(params := asked.get("params"), dict) and params.get("wait") not in (None, ""):
-            params["wait"] = "0.1"  # a long poll may be long
-        with requests.request(**{**asked, "stream": True, "timeout": SECONDS_MOST}) as answer:
-            whole = answer.status_code >= 500 or (
-                answer.request.method != "GET" and "Content-Length" in answer.headers
-            )
-            body = answer.raw.read(WHOLE_MOST, decode_content=True) if whole else b""
-        account.note(
-            *(str(answer.request.method), urlsplit(str(answer.request.url)).path),
-            *(sent_of(answer.request.body), answer.status_code, answer.headers, body),
-        )
-        assert allowed(answer.status_code, body), (answer.status_code, body[:300], case.as_curl_command())
+        status, body = send(served, account, case)
+        assert allowed(status, body), (status, body[:300], case.as_curl_command())
 
     ask()
     assert requests.post(f"{served.url}/api/queue/resume", timeout=SECONDS_MOST).status_code == 200
