@@ -225,6 +225,12 @@ class ServerSettings:
     body_timeout: float = _setting(
         120.0, DURATION, "How long the body of a request may take to arrive; more is 408.", low=0.05
     )
+    keep_alive_timeout: float = _setting(
+        75.0,  # longer than the 60 s that clients and proxies keep an idle connection
+        DURATION,
+        "How long a connection may be idle between two requests; it is closed after that, or up to twice as long.",
+        low=0.05,
+    )
     max_body_memory: int = _setting(
         256 * 2**20,
         SIZE,

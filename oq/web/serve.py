@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KEEP_ALIVE_SECONDS = 75.0  # longer than the 60 s that clients and proxies keep an idle connection
 KEEP_ALIVE_REQUESTS = 2**31  # Hypercorn would close each connection after 1000 requests
 FRAME_MAX = (
     2**17
@@ -249,7 +248,7 @@ def _url(listener: trio.SocketListener, scheme: str) -> str:
 
 def _config(settings: Settings) -> Config:
     config = Config()
-    config.keep_alive_timeout = cast(Any, KEEP_ALIVE_SECONDS)
+    config.keep_alive_timeout = cast(Any, settings.server.keep_alive_timeout)
     config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
     config.websocket_max_message_size = FRAME_MAX
     config.include_server_header = False

@@ -84,6 +84,24 @@ async def test_between_two_requests_a_connection_may_be_idle_for_longer() -> Non
 
 
 @pytest.mark.slow
+async def test_the_head_of_a_later_request_has_the_same_bound() -> None:
+    """A connection is idle until its first byte comes, and owes the rest of the head from then on."""
+    async with running(header_timeout=0.3) as server, await server.connect() as stream:
+        assert (await ask_on(stream)).startswith(b"HTTP/1.1 200")
+        await stream.send_all(b"GET /hea")
+        answer = await answer_of(stream)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"server.header_timeout" in answer
+
+
+@pytest.mark.slow
+async def test_a_connection_that_stays_idle_is_closed_without_a_word() -> None:
+    async with running(keep_alive_timeout=0.1) as server, await server.connect() as stream:
+        assert (await ask_on(stream)).startswith(b"HTTP/1.1 200")
+        assert await read_all(stream) == b""
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/api/tasks", "/api/tasks/batch"])
 async def test_a_body_that_does_not_end_is_answered_and_the_connection_closed(path: str) -> None:
     async with running(body_timeout=0.3) as server, await server.connect() as stream:
