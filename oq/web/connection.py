@@ -113,6 +113,11 @@ class Connection(TCPServer):
             if not data:
                 return
             event = RawData(data=data)
+        elif isinstance(event, Closed):
+            # After the answer, in the app's own task, which Quart cancels as soon as it hears of the end.
+            with trio.move_on_after(LAST_WORD_SECONDS, shield=True):
+                await super().protocol_send(event)
+            return
         elif isinstance(event, Updated) and event.idle:
             self._release()
         elif isinstance(event, Closed):

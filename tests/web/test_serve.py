@@ -85,6 +85,20 @@ async def running(**changes: Any) -> AsyncIterator[Server]:
                 await server.ended.wait()
 
 
+@pytest.mark.parametrize("path", ["/health", "/api/tasks", "/api/queue/resume", "/"])
+@pytest.mark.parametrize("head", [b"HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close", b"HTTP/1.0"])
+async def test_a_client_that_wants_no_more_sees_the_end(path: str, head: bytes) -> None:
+    """It may wait for it to know that the answer is whole; and a connection without an end would keep a place."""
+    method = b"POST" if path.endswith("resume") else b"GET"
+    async with running() as server, await server.connect() as stream:
+        await stream.send_all(method + b" " + path.encode() + b" " + head + b"\r\n\r\n")
+        text = b""
+        with trio.fail_after(10):
+            while piece := await stream.receive_some():
+                text += piece
+        assert text.startswith(b"HTTP/1.1 200")
+
+
 async def test_the_real_port_is_told_and_a_task_goes_through() -> None:
     async with running() as server:
         assert server.url == f"http://127.0.0.1:{server.port}"
