@@ -144,6 +144,10 @@ async def _refuse(exchange: Exchange, error: OqError) -> None:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """Return what matches *path*; a name may have slashes where it ends the path, as models' names do."""
-    text = re.sub(r"\\{(\w+)\\}$", r"(?P<\1>.+)", re.escape(path))
+    """Return what matches *path*; a name may have slashes where it ends the path, as models' names do.
+
+    A digest may not, nor dots: it goes into a path of the model server as it came, and must lead to no other.
+    """
+    text = re.escape(path).replace(r"\{digest\}", r"(?P<digest>[\w:-]+)")
+    text = re.sub(r"\\{(\w+)\\}$", r"(?P<\1>.+)", text)
     return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", text))

@@ -16,11 +16,11 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import math
+import re
 import secrets
 import socket
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from oq.dropin.batches import ENDPOINTS
 from oq.dropin.native import TYPES
@@ -54,6 +54,9 @@ SAFE_HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),  # prompts and answers are not for a browser's disk
 )
+
+
+_HOST = re.compile(r"(\[(?P<six>[0-9A-Fa-f:.%]+)\]|(?P<name>[^\[\]:/?#@\\\s]+))(:[0-9]*)?")
 
 
 class Guard:
@@ -232,10 +235,9 @@ def _sane(request_id: bytes) -> bool:
 
 
 def _hostname(host: bytes) -> str:
-    try:
-        return (urlsplit("//" + host.decode("latin-1")).hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    """Return the name without its port; "" of what is no name, however much of one is in it."""
+    found = _HOST.fullmatch(host.decode("latin-1"))
+    return "" if found is None else (found["six"] or found["name"]).lower().rstrip(".")
 
 
 def _is_address(name: str) -> bool:

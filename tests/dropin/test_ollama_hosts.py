@@ -157,3 +157,10 @@ async def test_tokens_reach_as_far_as_their_scope_and_refusals_are_in_the_apis_o
             assert tuple(answer.status_code for answer in answers) == codes, token
         refused = await place.client.post("/v1/chat/completions", json=chat)
         assert "not known" in refused.json()["error"]["message"]
+
+
+async def test_a_digest_leads_to_no_other_path_of_the_model_server(place: Place, fake: FakeOllama) -> None:
+    for path in ("..%2f..%2ftags", "%2e%2e", "sha256:00%2f..%2f..%2fdelete", "sha256%00"):
+        answer = await place.client.head(f"/api/blobs/{path}")
+        assert answer.status_code == 404, path
+    assert not [request.path for request in fake.requests if "blobs" in request.path]

@@ -26,8 +26,13 @@ async def test_an_address_and_localhost_may_be_asked(house: House, host: str) ->
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:7125", "", "a@b"]
-)
+    "host",
+    [
+        "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:7125", "", "a@b", "127.0.0.1@evil.example",
+        "[::1].evil.example", "127.0.0.1/.evil.example", "127.0.0.1#evil.example", "evil.example\\@127.0.0.1",
+        "127.0.0.1:80:evil.example", "127.0.0.1,evil.example",
+    ],
+)  # fmt: skip
 async def test_a_foreign_name_is_refused(house: House, host: str) -> None:
     assert await status(house, Host=host) == 403
 
