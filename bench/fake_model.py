@@ -31,7 +31,7 @@ def chunk(line: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(line), line)
 
 
-def lines(kind: str, tokens: int) -> list[bytes]:
+def lines(kind: str, tokens: int, padding: int = 0) -> list[bytes]:
     """Return the answer's lines as Ollama streams them."""
     head = {"model": NAME, "created_at": "2026-01-01T00:00:00Z"}
     end = {
@@ -42,7 +42,7 @@ def lines(kind: str, tokens: int) -> list[bytes]:
     def text(word: str) -> dict[str, object]:
         return {"message": {"role": "assistant", "content": word}} if kind == "chat" else {"response": word}
 
-    found = [{**head, **text(f" word{n}"), "done": False} for n in range(tokens)] + [
+    found = [{**head, **text(f" word{n}" + "." * padding), "done": False} for n in range(tokens)] + [
         {**head, **text(""), **end}
     ]
     return [json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in found]
@@ -103,7 +103,7 @@ class Fake:
         self.spread = options.spread
         self.random = random.Random(1)
         self.token_seconds = options.token_ms / 1000
-        self.answers = prepared(options.tokens, options.token_ms)
+        self.answers = prepared(options.tokens, options.token_ms, options.padding)
         self.book = Book()
         self.epoll = select.epoll()
         self.epoll.register(listener.fileno(), select.EPOLLIN)
@@ -229,12 +229,12 @@ class Fake:
         return whole({"error": "not found"}, b"404 Not Found")
 
 
-def prepared(tokens: int, token_ms: float) -> dict[bytes, list[bytes]]:
+def prepared(tokens: int, token_ms: float, padding: int = 0) -> dict[bytes, list[bytes]]:
     """Return per path what to write, in order."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
     answers: dict[bytes, list[bytes]] = {}
     for kind in ("chat", "generate"):
-        parts = [chunk(line) for line in lines(kind, tokens)]
+        parts = [chunk(line) for line in lines(kind, tokens, padding)]
         parts[0] = head + parts[0]
         parts[-1] += b"0\r\n\r\n"
         answers[b"/api/" + kind.encode()] = parts if token_ms else [b"".join(parts)]
@@ -257,6 +257,7 @@ def main() -> None:
     parser.add_argument(
         "--token-ms", type=float, default=0.0, help="pause between lines; 0: all in one write"
     )
+    parser.add_argument("--padding", type=int, default=0, help="characters more in each line of text")
     options = parser.parse_args()
     with socket.create_server((options.host, options.port), backlog=1024) as listener:
         listener.setblocking(False)

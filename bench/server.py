@@ -56,11 +56,11 @@ def wait_for(url_path: tuple[int, str], process: subprocess.Popen[bytes], second
 
 
 class FakeModel:
-    def __init__(self, latency_ms: float = 0, spread: float = 0) -> None:
+    def __init__(self, latency_ms: float = 0, *flags: str) -> None:
         self.port = free_port()
         command = [sys.executable, str(HERE / "fake_model.py"), "--port", str(self.port)]
         self.process = subprocess.Popen(
-            [*command, "--latency-ms", str(latency_ms), "--spread", str(spread)], stdout=subprocess.DEVNULL
+            [*command, "--latency-ms", str(latency_ms), *flags], stdout=subprocess.DEVNULL
         )
         wait_for((self.port, "/api/version"), self.process)
 
@@ -165,7 +165,7 @@ class Bench:
     ) -> Server:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "data"
         folder.mkdir()
-        self.model = stack.enter_context(FakeModel(latency_ms, spread))
+        self.model = stack.enter_context(FakeModel(latency_ms, "--spread", str(spread)))
         return stack.enter_context(Server(self.tree, str(folder), self.model.port, workers, *flags))
 
     def batch(self) -> dict[str, float]:

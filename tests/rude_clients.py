@@ -77,13 +77,13 @@ class Crowd:
             with self._lock:
                 self._reading.register(sock, selectors.EVENT_READ)
 
-    def stalled(self, count: int) -> None:
-        """Ask for events and never read them."""
-        for _ in range(count):
+    def stalled(self, count: int, *paths: str) -> None:
+        """Ask for streams, *paths* in turn (of events if none is given), and never read them."""
+        for number in range(count):
             sock = socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.connect(("127.0.0.1", self.port))
-            sock.sendall(request("GET", "/api/events"))
+            sock.sendall(request("GET", paths[number % len(paths)] if paths else "/api/events"))
             self._held.append(sock)
 
     def slow(self, count: int) -> None:
