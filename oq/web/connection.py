@@ -120,11 +120,6 @@ class Connection(TCPServer):
             return
         elif isinstance(event, Updated) and event.idle:
             self._release()
-        elif isinstance(event, Closed):
-            # Quart-Trio cancels the request whose last word this is, and with it the close.
-            with trio.move_on_after(LAST_WORD_SECONDS, shield=True):
-                await super().protocol_send(event)
-            return
         await super().protocol_send(event)
 
     async def _read_data(self) -> None:
