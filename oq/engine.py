@@ -30,6 +30,7 @@ from oq.clock import WallClock
 from oq.config import Settings, settings_from
 from oq.core.hosts import Host
 from oq.core.ids import IdSource
+from oq.core.memo import Memo
 from oq.core.messages import Announce, Chunk, Inbound, Request, Start, Step, Stop, WakeAt
 from oq.core.retry import RetryPolicy
 from oq.core.rules import Rules
@@ -195,7 +196,7 @@ async def _run_actors(
         read,
         settings.ollama.timeout,
         _validates,
-        settings.scheduler.embed_batch_bytes,
+        Memo(settings.scheduler.embed_cache_bytes),
     )
     queue = Queue(
         settings,
@@ -276,6 +277,7 @@ def make_schedule(settings: Settings) -> Schedule:
             queue.max_completed_age,
             queue.cleanup_interval,
             scheduler.embed_batch,
+            scheduler.embed_batch_bytes,
         ),
     )
 

@@ -162,6 +162,10 @@ class Backend(Protocol):
         """Return what it says of itself; never raises."""
         ...
 
+    async def digest(self, model: str) -> str | None:
+        """Ask for the digest of a model as it is now; None if that is not known. Never raises."""
+        ...
+
     def forward(
         self, method: str, target: str, headers: Headers, parts: AsyncIterator[bytes]
     ) -> AbstractAsyncContextManager[Forwarded]:

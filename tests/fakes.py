@@ -90,6 +90,9 @@ class FakeBackend:
     async def info(self) -> BackendInfo:
         return BackendInfo(up=self.reachable, version="0.32.0", models=("llama3.2",), loaded=())
 
+    async def digest(self, model: str) -> str | None:
+        return None
+
     async def aclose(self) -> None:
         self.closed = True
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from oq.core.embedding import Mismatch, join, parts_of
+from oq.core.embedding import Mismatch, join
 from oq.core.model import Failed, Outcome, Refusal, Succeeded, TaskSpec
 from oq.errors import BackendError
 
@@ -18,41 +18,34 @@ ONES_OWN = frozenset(
 
 
 async def run_crew(
-    call: Call, specs: Sequence[TaskSpec], most_bytes: int, outcomes: list[Outcome | None]
+    call: Call, specs: Mapping[int, TaskSpec], places: Sequence[int], outcomes: list[Outcome | None]
 ) -> None:
-    """Run tasks of one group; each one's outcome is put in its place as soon as it is known.
+    """Run the tasks of one group at *places*; each one's outcome is put in its place as soon as it is known.
 
     A call that fails by the fault of some is made again for each half, so that in the end only those fail: at most two
     calls for each task.
     """
-    for part in parts_of([len(spec.payload) for spec in specs], most_bytes):
-        await _run_part(call, specs, part, outcomes)
-
-
-async def _run_part(
-    call: Call, specs: Sequence[TaskSpec], part: range, outcomes: list[Outcome | None]
-) -> None:
-    joint = join([specs[index] for index in part])
     try:
-        if len(part) == 1:
-            answers = [await call(specs[part[0]])]
+        if len(places) == 1:
+            answers = [await call(specs[places[0]])]
         else:
+            joint = join([specs[place] for place in places])
             answers = joint.split(await call(joint.spec))
     except Mismatch as exc:
         failure = BackendError(f"the model server's answer is not what was asked for: {exc}", "bad_answer")
     except BackendError as exc:
         failure = exc
     else:
-        for index, answer in zip(part, answers, strict=True):
-            outcomes[index] = Succeeded(answer)
+        for place, answer in zip(places, answers, strict=True):
+            outcomes[place] = Succeeded(answer)
         return
-    if joint.inputs > 1 and failure.code in ONES_OWN:
-        middle = len(part) // 2
-        await _run_part(call, specs, part[:middle], outcomes)
-        await _run_part(call, specs, part[middle:], outcomes)
+    if len(places) > 1 and failure.code in ONES_OWN:
+        middle = len(places) // 2
+        await run_crew(call, specs, places[:middle], outcomes)
+        await run_crew(call, specs, places[middle:], outcomes)
         return
-    for index in part:
-        outcomes[index] = failed(failure)
+    for place in places:
+        outcomes[place] = failed(failure)
 
 
 def failed(error: BackendError) -> Failed:

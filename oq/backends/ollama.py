@@ -132,6 +132,19 @@ class OllamaBackend:
         error = f"{self._who} did not answer within {INFO_SECONDS:g} s"
         return BackendInfo(up, version, models, loaded, error)
 
+    async def digest(self, model: str) -> str | None:
+        """Return what /api/tags says of a model, by its name as given or with ":latest"; None if nothing. Never raises."""
+        with trio.move_on_after(INFO_SECONDS):
+            try:
+                models = _models(await self._get("/api/tags"))
+            except BackendError:
+                return None
+            for name in (model, f"{model}:latest"):
+                for one in models:
+                    if _text(one, "name") == name:
+                        return _text(one, "digest") or None
+        return None
+
     @asynccontextmanager
     async def forward(
         self, method: str, target: str, headers: Headers, parts: AsyncIterator[bytes]
@@ -226,8 +239,10 @@ def _text(found: object, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _names(found: object) -> tuple[str, ...]:
+def _models(found: object) -> list[object]:
     models = found.get("models") if isinstance(found, dict) else None
-    if not isinstance(models, list):
-        return ()
-    return tuple(name for model in models if (name := _text(model, "name")) is not None)
+    return models if isinstance(models, list) else []
+
+
+def _names(found: object) -> tuple[str, ...]:
+    return tuple(name for model in _models(found) if (name := _text(model, "name")) is not None)

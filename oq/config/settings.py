@@ -174,7 +174,13 @@ class SchedulerSettings:
     embed_batch: int = _setting(
         32, WHOLE, "Most small embed tasks that are sent as one call; 1: each alone.", low=1, high=1024
     )
-    embed_batch_bytes: int = _setting(256 * 1024, SIZE, "Most bytes of their payloads in one call.", low=1024)
+    embed_batch_bytes: int = _setting(64 * 1024, SIZE, "Most bytes of their payloads in one call.", low=1024)
+    embed_cache_bytes: int = _setting(
+        0,
+        SIZE,
+        "Memory for answers of embed tasks, given again to the same request while the model is the same; 0: none.",
+        low=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -21,48 +21,88 @@ class Mismatch(Exception):
     """An answer that is not one vector for each input."""
 
 
-def group_of(spec: TaskSpec) -> bytes | None:
-    """Return what is equal of tasks that may share a call; None for one that goes alone.
+class Likeness(msgspec.Struct, frozen=True, gc=False):
+    """What an embed task has in common with others.
 
-    Those are embed tasks with one text for input, small, that differ in nothing else. A field in several spellings, or
-    one that is unknown, is compared by its bytes.
+    Attributes:
+        group: equal of tasks that differ in their text alone and may share a call; None for one that goes alone.
+        text: equal of tasks that ask for the same, so that one answer is that of all; None if it is no embed task.
+        size: bytes of its payload, for the bound of a shared call.
     """
-    if spec.type != "embed" or len(spec.payload) > SMALL_BYTES:
-        return None
+
+    group: bytes | None = None
+    text: bytes | None = None
+    size: int = 0
+
+
+NOTHING_ALIKE = Likeness()
+
+
+def likeness(spec: TaskSpec) -> Likeness:
+    """Return what may be equal of *spec* and another task.
+
+    Those that share calls are embed tasks with one text for input, and small. A field in several spellings, or one
+    that is unknown, is compared by its bytes.
+    """
+    if spec.type != "embed":
+        return NOTHING_ALIKE
+    size = len(spec.payload)
+    given, rest = _parted(spec.payload) if size <= SMALL_BYTES else (None, [])
+    if given is None:
+        text = _digest(16, (spec.model, spec.options, spec.keep_alive, spec.timeout), spec.payload)
+        return Likeness(None, text, size)
+    group = _digest(8, (spec.model, spec.options, spec.keep_alive, rest))
+    text = _digest(16, (spec.model, spec.options, spec.keep_alive, spec.timeout, rest, given))
+    return Likeness(group, text, size)
+
+
+def _parted(payload: bytes) -> tuple[bytes | None, list[tuple[str, bytes]]]:
+    """Return the one text of a payload, as JSON, and the other fields; None if it is not one text."""
     try:
-        fields = _decode_object(spec.payload)
+        fields = _decode_object(payload)
         given = fields.pop("input", None)
         if given is None or not _decode_text(given):
-            return None
+            return None, []
     except _UNREADABLE:
-        return None
+        return None, []
     if any(
         name.lower() in ("input", "prompt") for name in fields
     ):  # the older kind, or one that is for Go to read
-        return None
-    rest = sorted((name, bytes(value)) for name, value in fields.items())
-    parts = repr((spec.model, spec.options, spec.keep_alive, rest)).encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(parts, digest_size=8).digest()
+        return None, []
+    return bytes(given), sorted((name, bytes(value)) for name, value in fields.items())
+
+
+def _digest(size: int, parts: object, payload: bytes = b"") -> bytes:
+    """Return so many bytes that stand for small values and a payload, which may be large."""
+    found = hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=size)
+    found.update(payload)  # after the last bracket: whatever it is, it cannot be taken for one of the parts
+    return found.digest()
+
+
+def answer_key(spec: TaskSpec, digest: str) -> bytes:
+    """Return what the answer to an embed task depends on: the model, by the *digest* of what it is now, and the request.
+
+    Also on the name by which the model was asked for, since the answer repeats it.
+    """
+    given, rest = _parted(spec.payload) if len(spec.payload) <= SMALL_BYTES else (None, [])
+    asked = (digest, spec.model, spec.options, rest, given)
+    return _digest(32, asked, spec.payload if given is None else b"")
 
 
 def entry_of(key: int, spec: TaskSpec, state: TaskState) -> Entry:
     """Return what the schedule needs of a task."""
+    alike = likeness(spec)
     return Entry(
         key, spec.type, spec.model, affinity(spec), spec.max_retries, spec.timeout, spec.tags, state,
-        spec.idempotency_key, group_of(spec),
+        spec.idempotency_key, alike.group, alike.text, alike.size,
     )  # fmt: skip
 
 
 class Joint(msgspec.Struct, frozen=True):
-    """One call for several tasks: equal inputs are computed once. *places* are the tasks' inputs in the call."""
+    """One call for several tasks; *sizes* are the bytes of each one's text."""
 
     spec: TaskSpec
-    places: tuple[int, ...]
     sizes: tuple[int, ...]
-
-    @property
-    def inputs(self) -> int:
-        return max(self.places) + 1
 
     def split(self, result: bytes) -> list[bytes]:
         """Return each task's own answer; `Mismatch` if *result* does not have one vector for each input.
@@ -76,11 +116,11 @@ class Joint(msgspec.Struct, frozen=True):
             tokens = msgspec.json.decode(answer.get("prompt_eval_count", b"0"), type=int)
         except (*_UNREADABLE, KeyError) as exc:
             raise Mismatch(str(exc)) from exc
-        if len(vectors) != self.inputs:
-            raise Mismatch(f"{len(vectors)} vectors for {self.inputs} inputs")
+        if len(vectors) != len(self.sizes):
+            raise Mismatch(f"{len(vectors)} vectors for {len(self.sizes)} inputs")
         found = []
-        for place, share in zip(self.places, _shares(tokens, self.sizes), strict=True):
-            answer["embeddings"] = msgspec.Raw(b"[" + bytes(vectors[place]) + b"]")
+        for vector, share in zip(vectors, _shares(tokens, self.sizes), strict=True):
+            answer["embeddings"] = msgspec.Raw(b"[" + bytes(vector) + b"]")
             if "prompt_eval_count" in answer:
                 answer["prompt_eval_count"] = msgspec.Raw(b"%d" % share)
             found.append(_encode(answer))
@@ -89,31 +129,11 @@ class Joint(msgspec.Struct, frozen=True):
 
 def join(specs: Sequence[TaskSpec]) -> Joint:
     """Return one call for tasks of one group."""
-    inputs: dict[bytes, int] = {}
-    places, sizes = [], []
-    for spec in specs:
-        given = bytes(_decode_object(spec.payload)["input"])
-        places.append(inputs.setdefault(given, len(inputs)))
-        sizes.append(len(given))
+    inputs = [bytes(_decode_object(spec.payload)["input"]) for spec in specs]
     fields = _decode_object(specs[0].payload)
     fields["input"] = msgspec.Raw(b"[" + b",".join(inputs) + b"]")
     spec = msgspec.structs.replace(specs[0], payload=_encode(fields))
-    return Joint(spec, tuple(places), tuple(sizes))
-
-
-def parts_of(sizes: Sequence[int], most: int) -> list[range]:
-    """Cut tasks with payloads of these *sizes* into calls of at most *most* bytes, one task at least.
-
-    >>> parts_of([40, 40, 40, 200, 1], 100)
-    [range(0, 2), range(2, 3), range(3, 4), range(4, 5)]
-    """
-    parts, first, size = [], 0, 0
-    for index, one in enumerate(sizes):
-        if index > first and size + one > most:
-            parts.append(range(first, index))
-            first, size = index, 0
-        size += one
-    return [*parts, range(first, len(sizes))]
+    return Joint(spec, tuple(map(len, inputs)))
 
 
 def _shares(total: int, sizes: Sequence[int]) -> list[int]:

@@ -67,11 +67,10 @@ class Host:
             self.recent.append(affinity)
             del self.recent[: -max(1, self.max_loaded_models)]
 
-    def ride(self, leader: tuple[int, int], riders: Iterable[tuple[int, int]]) -> None:
-        """These attempts share the slot and the fate of a running one."""
-        for rider in riders:
-            self.crews.setdefault(leader, {leader}).add(rider)
-            self.riders[rider] = leader
+    def ride(self, leader: tuple[int, int], rider: tuple[int, int]) -> None:
+        """An attempt shares the slot and the fate of a running one."""
+        self.crews.setdefault(leader, {leader}).add(rider)
+        self.riders[rider] = leader
 
     def leave(self, key: int, attempt: int) -> tuple[int, int] | None:
         """An attempt's task is gone. Return the running attempt to stop: the one it is or rode with, if that is nobody's now."""

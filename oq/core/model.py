@@ -140,7 +140,7 @@ class TaskState(msgspec.Struct, frozen=True, gc=False):
 class Entry(msgspec.Struct, gc=False):
     """What the schedule keeps of an unfinished task: never its payload. Only the schedule changes it.
 
-    Tasks with the same `group` may share a call (`oq.core.embedding.group_of`); None goes alone.
+    `group`, `text` and `size` are an embed task's `oq.core.embedding.Likeness`.
     """
 
     key: int
@@ -153,6 +153,8 @@ class Entry(msgspec.Struct, gc=False):
     state: TaskState
     idempotency_key: str | None = None
     group: bytes | None = None
+    text: bytes | None = None
+    size: int = 0
 
 
 class FinishedHead(msgspec.Struct, frozen=True, gc=False):

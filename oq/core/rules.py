@@ -13,6 +13,8 @@ Rule 5  A host that said it does not have a model gets no task of it for `oq.cor
         it. For that host those tasks do not exist: the rules above look past them.
 Rule 6  An embed task that starts takes along those that rule 1 names next, while they are of its group
         (`oq.core.embedding`): one call, one slot. So none is overtaken by it. It takes no more than its share of the free slots.
+Rule 7  An embed task that asks for the same as one that runs takes no slot: it starts at once and gets that one's answer
+        (`oq.core.twins`). One that has failed before runs by itself.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import dataclasses
 import heapq
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 
 from oq.core.hosts import Host
 from oq.core.ids import created_at
@@ -126,6 +129,9 @@ class Waiting:
         self._entries = entries
         self._levels: dict[int, Level] = {}
         self._order: list[Level] = []  # from the highest priority down; empty: to be made again
+        self._alike: dict[
+            bytes, int | dict[int, None]
+        ] = {}  # by `Entry.text`; a dict only where there are several: most texts are of one task
         self.count = 0
 
     def add(self, entry: Entry) -> None:
@@ -137,6 +143,8 @@ class Waiting:
             self._order = []
         self.count += 1
         level.add(entry.key, entry.affinity)
+        if entry.text is not None and not entry.state.retry_count:
+            self._add_alike(entry.text, entry.key)
 
     def discard(self, entry: Entry) -> None:
         """Take out a task; call it while `entry.state` still is the pending one."""
@@ -146,6 +154,27 @@ class Waiting:
         if not level.lanes:
             del self._levels[entry.state.priority]
             self._order = []
+        if entry.text is not None and not entry.state.retry_count:
+            self._discard_alike(entry.text, entry.key)
+
+    def alike(self, text: bytes, most: int) -> list[int]:
+        """Return tasks that ask for the same and have not failed before: the first *most* that came."""
+        found = self._alike.get(text, {})
+        return [found] if isinstance(found, int) else list(islice(found, most))
+
+    def _add_alike(self, text: bytes, key: int) -> None:
+        found = self._alike.setdefault(text, key)
+        if isinstance(found, dict):
+            found[key] = None
+        elif found != key:
+            self._alike[text] = {found: None, key: None}
+
+    def _discard_alike(self, text: bytes, key: int) -> None:
+        found = self._alike[text]
+        if isinstance(found, dict):
+            del found[key]
+        if found in (key, {}):
+            del self._alike[text]
 
     def _belongs(self, priority: int, key: int, affinity: str) -> bool:
         entry = self._entries.get(key)
@@ -271,8 +300,8 @@ class _View:
         return min(keys, default=None)
 
 
-def next_rider(waiting: Waiting, entries: dict[int, Entry], leader: Entry) -> Entry | None:
-    """Return the task that rides next with *leader* (rule 6). One that has failed before goes alone."""
+def next_rider(waiting: Waiting, entries: dict[int, Entry], leader: Entry, room: int) -> Entry | None:
+    """Return the task that rides next with *leader* (rule 6), where *room* bytes are left. One that has failed before goes alone."""
     if leader.group is None or leader.state.retry_count or not waiting.count:
         return None
     found = waiting.levels()[0].oldest()
@@ -285,6 +314,7 @@ def next_rider(waiting: Waiting, entries: dict[int, Entry], leader: Entry) -> En
         and entry.group == leader.group
         and entry.state.priority == leader.state.priority
         and entry.timeout == leader.timeout
+        and entry.size <= room
         and not entry.state.retry_count
     )
     return entry if fits else None

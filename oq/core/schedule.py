@@ -61,6 +61,7 @@ from oq.core.model import (  # fmt: skip
 from oq.core.retention import Ends, Retention
 from oq.core.retry import RetryPolicy
 from oq.core.rules import Chooser, Rules, Waiting, next_rider
+from oq.core.twins import COPIES, Twins
 from oq.errors import IdempotencyConflict, OqError, QueueClosed, QueueFull, TaskConflict, TaskNotFound
 
 _replace = msgspec.structs.replace
@@ -68,13 +69,14 @@ _replace = msgspec.structs.replace
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the schedule; times in seconds, 0 for no limit. *embed_batch*: embed tasks of one call."""
+    """Bounds of the schedule; times in seconds, 0 for no limit. *embed_batch*: embed tasks of one call, and the bytes of their payloads."""
 
     max_pending: int = 1_000_000
     max_finished: int = 10_000
     max_finished_age: float = 0.0
     cleanup_interval: float = 3600.0
     embed_batch: int = 1
+    embed_batch_bytes: int = 64 * 1024
 
 
 class Schedule:
@@ -95,6 +97,7 @@ class Schedule:
         self.paused = False
         self.draining = False
         self.waiting = Waiting(self.entries)
+        self.twins = Twins()
         self._chooser = Chooser(rules or Rules(), self.waiting, self.entries)
         self._names = IdempotencyKeys()
         self._due: list[tuple[float, int]] = []  # scheduled tasks; entries that moved on are skipped lazily
@@ -122,7 +125,7 @@ class Schedule:
             elif entry.state.status is Status.SCHEDULED:
                 heapq.heappush(self._due, (entry.state.run_at or now, entry.key))
             else:
-                self.waiting.add(entry)
+                self._wait(entry)
         self._retention.due = now
         return self._close(draft, now)
 
@@ -247,7 +250,7 @@ class Schedule:
             state = TaskState(Status.PENDING, spec.priority)
         entry = self.entries[key] = entry_of(key, spec, state)
         if state.status is Status.PENDING:
-            self.waiting.add(entry)
+            self._wait(entry)
         if spec.idempotency_key is not None:
             self._names.remember(spec.idempotency_key, key, spec.fingerprint or b"")
         draft.write(key, state, spec)
@@ -265,6 +268,8 @@ class Schedule:
         """Fill free slots. Only here do tasks start."""
         if self.paused or self.draining or not self.waiting.count:
             return
+        for text in self.twins.take_wanted():
+            self._copy(draft, text, now)
         hosts = [host for host in self.hosts.values() if host.up]
         started = True
         while started:  # each host again: a start on one may lift what held another back (rule 4)
@@ -279,16 +284,57 @@ class Schedule:
         refused = tuple(attempt.code for attempt in entry.state.attempts if attempt.code in FINDINGS)
         slots = sum(one.free for one in self.hosts.values() if one.up and one.free > 0)
         number = self._begin(draft, entry, host, now)
-        host.begin(entry.key, number, entry.affinity)
+        leader = entry.key, number
+        host.begin(*leader, entry.affinity)
+        self._compute(draft, entry, host, leader, leader, now)
         riders: list[tuple[int, int]] = []
         most = min(self.limits.embed_batch - 1, self.waiting.count // slots)
-        while len(riders) < most and (rider := next_rider(self.waiting, self.entries, entry)) is not None:
+        room = self.limits.embed_batch_bytes - entry.size
+        while len(riders) < most:
+            rider = next_rider(self.waiting, self.entries, entry, room)
+            if rider is None:
+                break
+            room -= rider.size
             riders.append((rider.key, self._begin(draft, rider, host, now)))
-        host.ride((entry.key, number), riders)
+            host.ride(leader, riders[-1])
+            self._compute(draft, rider, host, leader, riders[-1], now)
         run = Run(
             entry.key, number, host.name, entry.type, entry.model, entry.timeout, refused, tuple(riders)
         )
         draft.starts.append(run)
+
+    def _compute(
+        self,
+        draft: Draft,
+        entry: Entry,
+        host: Host,
+        leader: tuple[int, int],
+        attempt: tuple[int, int],
+        now: float,
+    ) -> None:
+        """An attempt has started: who asks for the same starts with it (rule 7). One that failed before is left alone."""
+        if entry.text is not None and not entry.state.retry_count:
+            self.twins.begin(entry.text, host.name, leader, attempt)
+            self._copy(draft, entry.text, now)
+
+    def _copy(self, draft: Draft, text: bytes, now: float) -> None:
+        """Start those that ask for what is being computed (rule 7)."""
+        for key in self.waiting.alike(text, COPIES):
+            found = self.twins.find(text)
+            if found is None:
+                return
+            call, attempt = found
+            host = self.hosts[call.host]
+            if call.leader in host.stopping:
+                return
+            twin = key, self._begin(draft, self.entries[key], host, now)
+            host.ride(call.leader, twin)
+            self.twins.copy(call, attempt, twin)
+
+    def _wait(self, entry: Entry) -> None:
+        """A task has become pending."""
+        self.waiting.add(entry)
+        self.twins.note(entry.text)
 
     def _begin(self, draft: Draft, entry: Entry, host: Host, now: float) -> int:
         """Make a waiting task a running one and return the attempt's number."""
@@ -307,17 +353,22 @@ class Schedule:
     def _finished(self, draft: Draft, message: Finished, now: float, luck: float) -> None:
         host = next(h for h in self.hosts.values() if (message.key, message.attempt) in h.running)
         host.end(message.key, message.attempt)
+        copies = self.twins.end((message.key, message.attempt))
+        shared = bool(message.riders or copies)
         for key, attempt, outcome in ((message.key, message.attempt, message.outcome), *message.riders):
             if isinstance(outcome, Failed) and outcome.unreachable:
                 news = self.hosts.down(host, outcome.error, now)
                 if news:
                     draft.announce(Notice(EventType.HOST_DOWN, host.name, outcome.error))
-            entry = self.entries.get(key)
-            # Else cancelled in the meantime, perhaps even run again: only the slot was left to free.
-            if entry is not None and self._runs(entry, attempt):
-                self._settle(draft, entry, outcome, now, luck)
+            for one, number in ((key, attempt), *copies.get((key, attempt), ())):
+                entry = self.entries.get(one)
+                # Else cancelled in the meantime, perhaps even run again: only the slot was left to free.
+                if entry is not None and self._runs(entry, number):
+                    self._settle(draft, entry, outcome, now, luck, shared)
 
-    def _settle(self, draft: Draft, entry: Entry, outcome: Outcome, now: float, luck: float) -> None:
+    def _settle(
+        self, draft: Draft, entry: Entry, outcome: Outcome, now: float, luck: float, shared: bool
+    ) -> None:
         match outcome:
             case Succeeded():
                 self._end(
@@ -338,6 +389,8 @@ class Schedule:
                 allowed = entry.max_retries
                 if outcome.retry_limit is not None:
                     allowed = min(allowed, outcome.retry_limit)
+                if shared:  # perhaps by another's fault: it has a try by itself
+                    allowed = max(allowed, 1)
                 if outcome.retryable and entry.state.retry_count < allowed:
                     self._retry_later(draft, entry, outcome, now, luck)
                 else:
@@ -367,7 +420,7 @@ class Schedule:
             entry, Status.PENDING, host=None, error=error, error_code=code,
             attempts=_closed(entry.state, now, outcome, error, code),
         )  # fmt: skip
-        self.waiting.add(entry)
+        self._wait(entry)
         draft.write(entry.key, entry.state)
         draft.tell(EventType.TASK_REQUEUED, entry)
 
@@ -434,7 +487,7 @@ class Schedule:
             self.waiting.discard(entry)
         self._advance(entry, entry.state.status, priority=priority)
         if waits:
-            self.waiting.add(entry)
+            self._wait(entry)
         draft.write(key, entry.state)
         draft.tell(EventType.PRIORITY_UPDATED, entry)
         return entry.state
@@ -455,7 +508,7 @@ class Schedule:
             entry, Status.PENDING, retry_count=0, started_at=None, finished_at=None, host=None, error=None,
             error_code=None, refusal=None, tokens=None, output_start="", warnings=(), run_at=now,  # from now on it waits, for rule 3
         )  # fmt: skip
-        self.waiting.add(entry)
+        self._wait(entry)
         draft.write(entry.key, entry.state)
         draft.tell(EventType.TASK_SUBMITTED, entry)
         return entry.state
@@ -521,7 +574,7 @@ class Schedule:
             if self._is_due_entry(at, key):
                 entry = self.entries[key]
                 self._advance(entry, Status.PENDING)
-                self.waiting.add(entry)
+                self._wait(entry)
                 draft.write(key, entry.state)
 
 

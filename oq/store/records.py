@@ -17,7 +17,7 @@ from __future__ import annotations
 import msgspec
 from persistent import Persistent
 
-from oq.core.embedding import group_of
+from oq.core.embedding import likeness
 from oq.core.model import Attempt, Entry, Refusal, Status, TaskSpec, TaskState, TaskType, affinity
 from oq.core.task import Task
 
@@ -48,6 +48,8 @@ class Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
     idempotency_key: str | None
     fingerprint: bytes | None
     group: bytes | None = None
+    text: bytes | None = None
+    size: int = 0
 
 
 class _Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -174,7 +176,7 @@ class LeaseRecord(Persistent):  # type: ignore[misc]
 
 def new_record(spec: TaskSpec, state: TaskState) -> TaskRecord:
     """Return the record of a task that is new."""
-    loaded = affinity(spec)
+    loaded, alike = affinity(spec), likeness(spec)
     head = Head(
         spec.type,
         spec.model,
@@ -184,7 +186,9 @@ def new_record(spec: TaskSpec, state: TaskState) -> TaskRecord:
         spec.tags,
         spec.idempotency_key,
         spec.fingerprint,
-        group_of(spec),
+        alike.group,
+        alike.text,
+        alike.size,
     )
     body = _encode(
         _Body(
@@ -261,6 +265,8 @@ def entry_from(key: int, head: Head, state: TaskState) -> Entry:
         state,
         head.idempotency_key,
         head.group,
+        head.text,
+        head.size,
     )
 
 

@@ -10,6 +10,7 @@ import trio.testing
 from fakes import FakeBackend, WatchedJournal
 
 from oq.actors.workers import Workers
+from oq.core.memo import Memo
 from oq.core.messages import Chunk, Finished, Inbound, Interrupt, Probe, Probed, Run, Start, Step, Stop, Write
 from oq.core.model import Failed, Interrupted, Status, Succeeded, TaskSpec, TaskState
 from oq.engine import inline
@@ -31,7 +32,7 @@ class Shop:
         self.inbox, self.inbox_out = trio.open_memory_channel[Inbound | Stop](100)
         self.events, self.events_out = trio.open_memory_channel[Chunk](100)
         self.workers = Workers(
-            {"h": self.backend}, self.payloads, self.journal, inline, 60.0, lambda schema, text: None, 4096
+            {"h": self.backend}, self.payloads, self.journal, inline, 60.0, lambda schema, text: None, Memo(0)
         )
 
     def new(self, key: int) -> Write:
@@ -124,7 +125,7 @@ async def test_a_request_that_is_nowhere_fails_its_task_only(autojump_clock: Any
         message = await shop.inbox_out.receive()
         assert isinstance(message, Finished)
         assert isinstance(message.outcome, Failed)
-        assert (message.outcome.code, message.outcome.retryable) == ("internal_error", False)
+        assert (message.outcome.code, message.outcome.retry_limit) == ("internal_error", 0)
 
 
 async def test_an_error_of_the_model_server_becomes_an_outcome_with_all_its_advice(
@@ -186,3 +187,37 @@ async def test_a_full_channel_of_text_holds_back_its_own_attempt_and_not_the_int
             with trio.fail_after(1):
                 assert await shop.inbox_out.receive() == Finished(1, 1, Interrupted())
     shop.journal.close()
+
+
+async def test_a_request_that_is_gone_leaves_the_call_to_the_others(autojump_clock: Any) -> None:
+    class Embedder(FakeBackend):
+        async def run(self, spec: TaskSpec) -> Any:
+            self.seen.append(spec)
+            yield b'{"embeddings": [[1]]}'
+
+    async with open_shop() as shop:
+        backend = Embedder()
+        shop.workers._backends = {"h": backend}
+        there = TaskSpec("embed", "m", b'{"input": "x"}')
+        shop.payloads.hold([Write(2, TaskState(Status.PENDING, 5), there)])
+        shop.jobs.send_nowait(Run(1, 1, "h", "embed", "m", None, riders=((2, 1),)))
+        message = await shop.inbox_out.receive()
+        assert backend.seen == [there]
+        assert isinstance(message.outcome, Failed)
+        assert message.riders == ((2, 1, Succeeded(b'{"embeddings": [[1]]}')),)
+
+
+async def test_an_embed_answer_without_an_end_is_worth_a_retry(autojump_clock: Any) -> None:
+    class Endless(FakeBackend):
+        async def run(self, spec: TaskSpec) -> Any:
+            for text in self.pieces:
+                yield Piece(text)
+
+    async with open_shop() as shop:
+        shop.workers._backends = {"h": Endless()}
+        shop.payloads.hold(
+            [Write(1, TaskState(Status.PENDING, 5), TaskSpec("embed", "m", b'{"input": "x"}'))]
+        )
+        shop.jobs.send_nowait(Run(1, 1, "h", "embed", "m", None))
+        message = await shop.inbox_out.receive()
+        assert (message.outcome.code, message.outcome.retryable) == ("incomplete", True)

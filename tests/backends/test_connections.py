@@ -29,6 +29,7 @@ from tests.fake_ollama import (
     says,
     sends,
     status,
+    unused_port,
 )
 
 
@@ -398,3 +399,31 @@ async def test_a_certificate_nobody_vouches_for_means_unreachable(
     assert caught.value.unreachable
     assert "certificate is not trusted" in caught.value.message
     assert fake.requests == []
+
+
+async def test_the_digest_of_a_model_is_that_of_its_full_name(
+    fake: FakeOllama, backend: OllamaBackend
+) -> None:
+    async def tags(exchange: Exchange) -> None:
+        await exchange.whole(
+            200,
+            b'{"models":[{"name":"mm:latest","digest":"2"},{"name":"m:latest","digest":"1"},{"name":"m:x","digest":"3"}]}',
+        )
+
+    fake.rest = tags
+    assert [await backend.digest(name) for name in ("m", "m:latest", "m:x", "x")] == ["1", "1", "3", None]
+
+
+@pytest.mark.parametrize("body", [b"[]", b"no", b'{"models":{}}', b'{"models":[3,{"name":"m","digest":4}]}'])
+async def test_a_digest_that_is_not_told_is_unknown(
+    fake: FakeOllama, backend: OllamaBackend, body: bytes
+) -> None:
+    async def tags(exchange: Exchange) -> None:
+        await exchange.whole(200, body)
+
+    fake.rest = tags
+    assert await backend.digest("m") is None
+
+
+async def test_a_server_that_is_gone_tells_no_digest(make_backend: MakeBackend) -> None:
+    assert await make_backend(f"http://127.0.0.1:{unused_port()}").digest("m") is None

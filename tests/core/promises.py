@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from oq.core.embedding import entry_of, group_of
+from oq.core.embedding import entry_of, likeness
 from oq.core.events import Change, EventType
 from oq.core.hosts import ABSENT_SECONDS, Host
 from oq.core.messages import (
@@ -35,6 +35,7 @@ from oq.core.model import (  # fmt: skip
 from oq.core.retry import RetryPolicy
 from oq.core.rules import Rules
 from oq.core.schedule import Limits, Schedule
+from oq.core.twins import COPIES
 from oq.errors import IdempotencyConflict, OqError, QueueClosed, QueueFull
 
 ENDS = {Status.COMPLETED, Status.FAILED, Status.CANCELLED}
@@ -71,6 +72,7 @@ class Seat:
     held: dict[tuple[int, int], str] = dataclasses.field(default_factory=dict)
     recent: list[str] = dataclasses.field(default_factory=list)
     crews: dict[Member, tuple[Member, ...]] = dataclasses.field(default_factory=dict)  # who rides with whom
+    copies: dict[Member, Member] = dataclasses.field(default_factory=dict)  # of those, who gets whose outcome
     up: bool = True
     probe_at: float = math.inf
     absent: dict[str, float] = dataclasses.field(default_factory=dict)  # model → when it was said to lack it
@@ -123,6 +125,7 @@ class Promises:
     draining: bool
     drain_at: float
     drains: list[Asked]  # not answered yet
+    computed: dict[bytes, tuple[Member, Member]]  # what is asked → the call that computes it, and who in it
     passed_over: dict[
         tuple[str, int], tuple[int, int, float]
     ]  # (host, priority) → head, how often, since when
@@ -162,6 +165,16 @@ class Promises:
         if run.riders:
             seat.crews[run.key, run.attempt] = run.riders
         assert len(run.riders) < self.shape.limits.embed_batch
+        leader = run.key, run.attempt
+        members = [leader, *run.riders]
+        if run.riders:
+            size = sum(len(self.disk[key].spec.payload) for key, _ in members)
+            assert size <= self.shape.limits.embed_batch_bytes
+        for member in members:
+            text = self.text(member[0])
+            if text is not None and not self.disk[member[0]].state.retry_count:
+                assert not self.is_computed(text), "the same is computed twice"
+                self.computed[text] = leader, member
         left = waiting - {run.key}
         for rider in run.riders:
             self._check_rider(run, rider, left)
@@ -179,9 +192,37 @@ class Promises:
         assert key == min(o for o in waiting if self.disk[o].state.priority == highest), "a rider overtook"
         assert task.state.priority == leader.state.priority
         assert task.spec.timeout == leader.spec.timeout
-        assert group_of(task.spec) == group_of(leader.spec) is not None
+        assert likeness(task.spec).group == likeness(leader.spec).group is not None
         assert not task.state.retry_count
         assert not leader.state.retry_count
+
+    def text(self, key: int) -> bytes | None:
+        return likeness(self.disk[key].spec).text
+
+    def is_computed(self, text: bytes) -> bool:
+        """Whether a call computes that, is not being stopped, and takes more along."""
+        if text not in self.computed:
+            return False
+        leader, _ = self.computed[text]
+        copies = [
+            twin for seat in self.seats.values() for twin in seat.crews.get(leader, ()) if twin in seat.copies
+        ]
+        return leader not in self.interrupted and len(copies) < COPIES
+
+    def check_copy(self, key: int) -> None:
+        """A task runs without a slot: only because a running one asks for the same."""
+        assert not self.paused, "paused, but something starts"
+        assert not self.draining, "draining, but something starts"
+        state, text = self.disk[key].state, self.text(key)
+        assert text is not None
+        assert not state.retry_count, "it failed before and goes alone"
+        assert self.is_computed(text), "nobody computes that"
+        leader, member = self.computed[text]
+        seat = next(seat for seat in self.seats.values() if leader in seat.held)
+        assert self.seats[state.attempts[-1].host] is seat
+        twin = key, state.attempts[-1].number
+        seat.crews[leader] = (*seat.crews.get(leader, ()), twin)
+        seat.copies[twin] = member
 
     def members(self, leader: Member) -> tuple[Member, ...]:
         """Return an attempt that holds a slot and those that ride with it."""
@@ -281,6 +322,7 @@ class Promises:
         self.unread_starts_fit_the_channel()
         self.what_lost_its_task_is_interrupted()
         self.limits_hold()
+        self.nobody_waits_for_what_is_computed()
         if self.draining and not any(seat.held for seat in self.seats.values()):
             assert not self.drains, "nothing runs, but the drain is not answered"
 
@@ -378,9 +420,18 @@ class Promises:
         if limits.max_finished:
             assert len(self.ended) <= limits.max_finished + min(100, limits.max_finished // 10)
         for task in self.disk.values():
-            assert task.state.retry_count <= task.spec.max_retries
+            most = task.spec.max_retries if task.spec.type != "embed" else max(task.spec.max_retries, 1)
+            assert task.state.retry_count <= most
             numbers = [attempt.number for attempt in task.state.attempts]
             assert numbers == sorted(set(numbers)), "an attempt's number is used once"
+
+    def nobody_waits_for_what_is_computed(self) -> None:
+        if self.paused or self.draining:
+            return
+        for key, task in self.disk.items():
+            if task.state.status is Status.PENDING and not task.state.retry_count:
+                text = self.text(key)
+                assert text is None or not self.is_computed(text), f"{key} waits for what is being computed"
 
     def left_to_ask(self, host: str, task: Stored) -> bool:
         """Note that *host* lacks the model of *task*, which runs there; return whether another one may have it."""
@@ -401,9 +452,16 @@ class Promises:
 
     # --- what one message must lead to ----------------------------------------------------------------------------
     def check_outcome(
-        self, before: Stored | None, key: int, attempt: int, outcome: Outcome, luck: float, left: bool
+        self,
+        before: Stored | None,
+        key: int,
+        attempt: int,
+        outcome: Outcome,
+        luck: float,
+        left: bool,
+        shared: bool,
     ) -> None:
-        """*left*: whether a host is left that may have the model, when this one has not."""
+        """*left*: whether a host is left that may have the model, when this one has not; *shared*: with other tasks."""
         if (
             before is None
             or before.state.status is not Status.RUNNING
@@ -432,6 +490,8 @@ class Promises:
                 assert record.outcome == "not_here"
             case Failed(retryable=retryable, retry_limit=limit):
                 most = task.spec.max_retries if limit is None else min(limit, task.spec.max_retries)
+                if shared:
+                    most = max(most, 1)
                 assert record.outcome == "failed"
                 if retryable and was.retry_count < most:
                     assert task.state.status is Status.SCHEDULED

@@ -12,11 +12,12 @@ from oq.core.model import ATTEMPTS_KEPT, Failed, Interrupted, Status, Succeeded,
 from oq.core.retention import DELETES_PER_STEP
 from oq.core.retry import RetryPolicy
 from oq.core.schedule import Limits
+from oq.core.twins import COPIES
 from oq.core.waiting import why_waiting
 from oq.errors import IdempotencyConflict, QueueClosed, QueueFull, TaskConflict, TaskNotFound
 
 from .promises import Asked, Shape, Stored
-from .world import World, spec
+from .world import World, embed, spec
 
 DONE = Succeeded(b'{"done": true}')
 BUSY = Failed("busy", "busy", retryable=True)
@@ -573,3 +574,65 @@ def test_what_hosts_lack_is_bounded() -> None:
         end(world, key, ABSENT)
         end(world, key, ABSENT)
     assert {len(host.absent) for host in world.schedule.hosts.values()} == {ABSENT_KEPT}
+
+
+# --- embed tasks that ask for the same (rule 7)
+def embeds(world: World, count: int, **fields: object) -> list[int]:
+    found = world.submit([embed(**fields)] * count)  # type: ignore[arg-type]
+    return list(found)
+
+
+def states(world: World, keys: list[int]) -> list[str]:
+    return [str(state(world, key).status) for key in keys]
+
+
+def test_so_many_go_along_with_one_call_and_those_after_them_with_the_next() -> None:
+    world = open_world()
+    keys = embeds(world, COPIES + 2) + embeds(world, 1)
+    assert states(world, keys) == ["running"] * (1 + COPIES) + ["pending"] * 2
+    end(world, keys[0])
+    assert states(world, keys) == ["completed"] * (1 + COPIES) + ["running"] * 2
+
+
+def test_what_came_while_the_queue_was_paused_joins_when_it_goes_on() -> None:
+    world = open_world()
+    (first,) = embeds(world, 1)
+    world.pause()
+    (second,) = embeds(world, 1)
+    assert states(world, [second]) == ["pending"]
+    world.resume()
+    assert states(world, [first, second]) == ["running"] * 2
+
+
+def test_what_comes_while_a_call_is_being_stopped_is_computed_anew_and_then_joined() -> None:
+    world = open_world(slots=2)
+    (first,) = embeds(world, 1)
+    read_all(world)
+    world.cancel(first)
+    (second,) = embeds(world, 1)
+    assert sum(len(seat.held) for seat in world.seats.values()) == 2
+    read_all(world)
+    world.finish(first, 1, Interrupted())
+    (third,) = embeds(world, 1)
+    assert states(world, [second, third]) == ["running"] * 2
+    assert sum(len(seat.held) for seat in world.seats.values()) == 1
+
+
+def test_a_task_joins_from_wherever_it_waits_in_the_queue() -> None:
+    world = open_world()
+    blocker = submit(world, priority=20)
+    first, between, last = embeds(world, 1, priority=9), submit(world), embeds(world, 1, priority=1)
+    end(world, blocker)
+    assert states(world, [*first, between, *last]) == ["running", "pending", "running"]
+
+
+def test_a_task_that_is_run_again_while_its_first_attempt_is_computed_gets_that_answer() -> None:
+    world = open_world()
+    first, second = embeds(world, 2)
+    read_all(world)
+    world.cancel(first)
+    world.retry(first)
+    assert states(world, [first, second]) == ["running"] * 2
+    world.finish(first, 1, DONE)
+    assert states(world, [first, second]) == ["completed"] * 2
+    assert state(world, first).attempts[-1].number == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ LIMITS = st.sampled_from(
         Limits(),
         Limits(max_pending=4, max_finished=2, cleanup_interval=10.0),
         Limits(max_pending=6, max_finished=20, max_finished_age=5.0, cleanup_interval=3.0),
-        Limits(embed_batch=3),
+        Limits(embed_batch=3, embed_batch_bytes=30),
         Limits(max_pending=9, max_finished=4, cleanup_interval=10.0, embed_batch=4),
     ]
 )
@@ -74,7 +75,9 @@ class ScheduleMachine(RuleBasedStateMachine):
     def draw_spec(self, data: st.DataObject) -> TaskSpec:
         name = data.draw(st.sampled_from([None, None, None, "k1", "k2"]))
         delay = data.draw(st.sampled_from([None, None, None, -1.0, 0.5, 4.0]))
-        make = data.draw(st.sampled_from([spec, embed, embed]))
+        make = data.draw(
+            st.sampled_from([spec, *(partial(embed, text=text) for text in ("x", "x", "y", "z"))])
+        )
         return make(
             data.draw(models),
             data.draw(priorities),

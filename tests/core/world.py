@@ -76,6 +76,7 @@ class World(Promises):
             tuple[str, int], tuple[int, int, float]
         ] = {}  # (host, priority) → head, how often, since
         self.starts_since_jump = 10**9
+        self.computed: dict[bytes, tuple[tuple[int, int], tuple[int, int]]] = {}
         before = dict(self.disk)
         step = self.schedule.recover(self.stored(), self.now)
         self._apply(step, before)
@@ -160,27 +161,36 @@ class World(Promises):
         *others* are the outcomes of those that ride with it, as many as there are; where they end, all that follow end
         as it does itself.
         """
-        _, *riders = self.members((key, attempt))
+        seat = next(seat for seat in self.seats.values() if (key, attempt) in seat.held)
+        _, *everybody = self.members((key, attempt))
+        riders = [member for member in everybody if member not in seat.copies]
         ends = dict(zip(riders, chain(others, repeat(outcome)), strict=False))
+        told = tuple((*rider, one) for rider, one in ends.items())
+        every: dict[tuple[int, int], Outcome] = {}
+        for member, one in {(key, attempt): outcome, **ends}.items():
+            twins = [twin for twin in everybody if seat.copies.get(twin) == member]
+            every |= dict.fromkeys([member, *twins], one)
+        seat.copies = {twin: member for twin, member in seat.copies.items() if twin not in every}
+        self.computed = {text: place for text, place in self.computed.items() if place[0] != (key, attempt)}
         self.active.remove((key, attempt))
         self.stopping.discard((key, attempt))
-        seat = next(seat for seat in self.seats.values() if (key, attempt) in seat.held)
         del seat.held[key, attempt]
         seat.crews.pop((key, attempt), None)
         self.interrupted.discard((key, attempt))
-        gone = any(isinstance(one, Failed) and one.unreachable for one in (outcome, *ends.values()))
+        gone = any(isinstance(one, Failed) and one.unreachable for one in every.values())
         if gone and seat.up:
             seat.up, seat.probe_at = False, self.now + PROBE_SECONDS
         before = dict(self.disk)
-        told = tuple((*rider, one) for rider, one in ends.items())
         left = {}
-        for member, one in {(key, attempt): outcome, **ends}.items():
+        for member, one in every.items():
             if isinstance(one, Failed) and one.elsewhere and len(self.seats) > 1 and self.wants(member):
                 task = before[member[0]]
                 left[member] = self.left_to_ask(task.state.attempts[-1].host, task)
         self._handle(Finished(key, attempt, outcome, told), luck)
-        for member, one in {(key, attempt): outcome, **ends}.items():
-            self.check_outcome(before.get(member[0]), *member, one, luck, left.get(member, False))
+        for member, one in every.items():
+            self.check_outcome(
+                before.get(member[0]), *member, one, luck, left.get(member, False), len(every) > 1
+            )
 
     def answer_probe(self, host: str, up: bool) -> None:
         self.probing.remove(host)
@@ -298,11 +308,15 @@ class World(Promises):
             due = before[key].state.run_at if key in before else None
             return max(created_at(key), due or 0.0)
 
+        accounted = {
+            member for seat in self.seats.values() for one in seat.held for member in self.members(one)
+        }
         for start in step.starts:
             match start:
                 case Run():
                     self.check_start(start, waiting, since)
                     waiting -= {start.key, *(key for key, _ in start.riders)}
+                    accounted |= {(start.key, start.attempt), *start.riders}
                 case Interrupt():
                     attempt = start.key, start.attempt
                     assert attempt not in self.interrupted, "one attempt was interrupted twice"
@@ -316,6 +330,10 @@ class World(Promises):
                     assert self.now >= seat.probe_at
                     seat.probe_at = math.inf
             self.unread.append(start)
+        for write in step.writes:
+            state = write.state
+            if state.status is Status.RUNNING and (write.key, state.attempts[-1].number) not in accounted:
+                self.check_copy(write.key)
 
 
 @cache
@@ -333,6 +351,7 @@ def spec(model: str = "a", priority: int = 5, **fields: Any) -> TaskSpec:
     )
 
 
-def embed(model: str = "a", priority: int = 5, **fields: Any) -> TaskSpec:
+def embed(model: str = "a", priority: int = 5, text: str = "x", **fields: Any) -> TaskSpec:
     """A small task that may share a call with others of its kind."""
-    return msgspec.structs.replace(TaskSpec("embed", model, b'{"input": "x"}', priority=priority), **fields)
+    payload = b'{"input": "%b"}' % text.encode()
+    return msgspec.structs.replace(TaskSpec("embed", model, payload, priority=priority), **fields)

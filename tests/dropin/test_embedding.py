@@ -48,7 +48,7 @@ def answer_of(task: Task) -> Any:
 
 
 def sent(fake: FakeOllama) -> list[Any]:
-    return [request.json()["input"] for request in fake.requests]
+    return [request.json()["input"] for request in fake.requests if request.method == "POST"]
 
 
 async def test_tasks_that_wait_together_are_one_call(fake: FakeOllama, tmp_path: Path) -> None:
@@ -154,6 +154,67 @@ async def test_a_timeout_is_that_of_all_and_each_is_tried_again_alone(
         tasks = await run(place, fake, ["a", "b"], timeout=0.2)
     assert {(str(task.status), task.state.attempts[0].code) for task in tasks} == {("completed", "timeout")}
     assert sorted(map(str, sent(fake)[1:])) == ["a", "b"]
+
+
+async def test_a_task_without_retries_has_a_try_by_itself_after_a_shared_one(
+    fake: FakeOllama, tmp_path: Path
+) -> None:
+    async def never(exchange: Exchange) -> None:
+        await exchange.wait_hung_up()
+
+    fake.script(never)
+    async with open_place(tmp_path, fake.url, queue__max_workers=1) as place:
+        tasks = await run(place, fake, ["a", "b"], timeout=0.2, max_retries=0)
+    assert [str(task.status) for task in tasks] == ["completed", "completed"]
+
+
+async def test_a_task_alone_without_retries_has_no_second_try(fake: FakeOllama, tmp_path: Path) -> None:
+    async def never(exchange: Exchange) -> None:
+        await exchange.wait_hung_up()
+
+    fake.script(never)
+    async with open_place(tmp_path, fake.url, queue__max_workers=1) as place:
+        (task,) = await run(place, fake, ["a"], timeout=0.2, max_retries=0)
+    assert (str(task.status), task.error_code, len(fake.requests)) == ("failed", "timeout", 1)
+
+
+async def test_tasks_whose_other_fields_differ_go_in_calls_of_their_own(
+    fake: FakeOllama, tmp_path: Path
+) -> None:
+    bodies = [
+        {"input": "a"},
+        {"input": "b"},
+        {"input": "c", "truncate": False},
+        {"input": "d", "dimensions": 2},
+    ]
+    fake.default = embeds
+    async with open_place(tmp_path, fake.url, queue__max_workers=1) as place:
+        await place.queue.pause()
+        asked = {"Prefer": "respond-async"}
+        for body in bodies:
+            answer = await place.client.post("/api/embed", json={"model": "m", **body}, headers=asked)
+            assert answer.status_code == 202, answer.text
+        await place.queue.resume()
+        await place.until(lambda: len(fake.requests) == 3)
+    told = [request.json() for request in fake.requests]
+    assert [one["input"] for one in told] == [["a", "b"], "c", "d"]
+    assert [one.get("truncate") for one in told] == [None, False, None]
+    assert [one.get("dimensions") for one in told] == [None, None, 2]
+
+
+async def test_a_higher_priority_is_not_made_to_wait_for_the_whole_bulk(
+    fake: FakeOllama, tmp_path: Path
+) -> None:
+    fake.default = embeds
+    async with open_place(tmp_path, fake.url, queue__max_workers=1, scheduler__embed_batch=4) as place:
+        await place.queue.pause()
+        low = [await place.queue.submit(builders.embed("m", f"low {n}", priority="low")) for n in range(8)]
+        high = [await place.queue.submit(builders.embed("m", f"high {n}", priority="high")) for n in range(2)]
+        await place.queue.resume()
+        for handle in (*low, *high):
+            await handle.wait()
+    assert [texts[0][:3] for texts in sent(fake)] == ["hig", "low", "low"]
+    assert len(sent(fake)[0]) == 2
 
 
 @pytest.mark.slow

@@ -24,8 +24,10 @@ LINES = 60
 
 
 @asynccontextmanager
-async def serving(folder: Path, model_server: str) -> AsyncIterator[tuple[httpx.AsyncClient, trio.Process]]:
-    environment = {"PYTHONPATH": str(ROOT), "HOME": str(folder), "PATH": os.environ["PATH"]}
+async def serving(
+    folder: Path, model_server: str, **settings: str
+) -> AsyncIterator[tuple[httpx.AsyncClient, trio.Process]]:
+    environment = {"PYTHONPATH": str(ROOT), "HOME": str(folder), "PATH": os.environ["PATH"], **settings}
     command = [sys.executable, "-m", "oq", "serve", "--port", "0", "--data-dir", str(folder / "data"),
                "--ollama-host", model_server]  # fmt: skip
     process = await trio.lowlevel.open_process(command, env=environment, stderr=subprocess.PIPE)

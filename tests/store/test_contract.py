@@ -139,7 +139,10 @@ def test_recovery_tells_which_embed_tasks_may_share_a_call(journal: ZodbJournal)
     embed = TaskSpec(type="embed", model="m", payload=b'{"input": "x"}', options=b'{"num_ctx": 8}')
     journal.commit([Step((Write(FIRST, STATE, embed),))])
     assert journal.recover().unfinished == [entry_of(FIRST, embed, STATE)]
-    assert entry_of(FIRST, embed, STATE).group is not None
+    entry = entry_of(FIRST, embed, STATE)
+    assert entry.group is not None
+    assert entry.text is not None
+    assert entry.size == len(embed.payload)
 
 
 def test_recovery_orders_finished_tasks_by_their_end(journal: ZodbJournal, submit: Submit) -> None:
