@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import httpx
 import pytest
 import trio
 from fake_ollama import Exchange, FakeOllama
@@ -45,6 +47,14 @@ async def submit(place: Place, *texts: str, **more: Any) -> list[Any]:
 
 async def statuses(place: Place) -> list[str]:
     return [str(task.status) for task in await place.tasks()]
+
+
+async def until(place: Place, *wanted: str) -> None:
+    """Wait until the tasks stand so; looked at after every event of the queue."""
+    with trio.fail_after(20):
+        async with place.queue.subscribe() as subscribed, aclosing(cast(Any, subscribed)) as events:
+            while await statuses(place) != list(wanted):
+                await anext(events)
 
 
 async def test_the_same_request_joins_the_one_that_runs_and_takes_no_slot(
@@ -100,6 +110,33 @@ async def test_cancelling_one_leaves_the_other_its_answer(
     assert str(tasks[cancelled].status) == "cancelled"
     assert answer_of(tasks[1 - cancelled])["embeddings"] == [vector("same")]
     assert len(fake.requests) == 1
+
+
+async def test_a_client_that_goes_away_leaves_the_answer_to_another_that_asked_the_same(
+    fake: FakeOllama, gate: Gate, tmp_path: Path
+) -> None:
+    asked = {"model": "m", "input": "same"}
+    answers: list[httpx.Response] = []
+    async with open_place(tmp_path, fake.url, queue__max_workers=1) as place:
+
+        async def ask_too() -> None:
+            answers.append(await place.client.post("/api/embed", json=asked))
+
+        async with trio.open_nursery() as nursery:
+            gone = await place.post_raw("/api/embed", asked)
+            await fake.wait_until(lambda: fake.in_flight == 1)
+            nursery.start_soon(ask_too)
+            await until(place, "running", "running")
+            await gone.aclose()
+            await until(place, "cancelled", "running")
+            gate.opened.set()
+        tasks = await place.tasks()
+    (answer,) = answers
+    assert answer.json()["embeddings"] == [vector("same")]
+    assert answer.headers["x-queue-position"] == "0"
+    assert answer.headers["x-task-id"] == tasks[1].id
+    assert [str(task.status) for task in tasks] == ["cancelled", "completed"]
+    assert sent(fake) == ["same"]
 
 
 async def test_what_comes_while_a_cancelled_one_is_being_stopped_is_computed_anew(
