@@ -77,6 +77,15 @@ class Bench:
         )
         return found, cost
 
+    def settle(self) -> None:
+        """Wait until the server has closed what is left of a crowd: ten thousand connections take some seconds."""
+        cpu = self._server.cpu()
+        for _ in range(120):
+            time.sleep(1)
+            before, cpu = cpu, self._server.cpu()
+            if cpu - before < 0.2:
+                return
+
     def add(self, rude: Crowd, kind: str) -> None:
         number = getattr(self._given, kind)
         if kind == "stalled":
@@ -136,7 +145,7 @@ def main() -> None:
                 bench.measure(f"and {getattr(given, kind):,} {kind}")
         rates, costs = [], []
         for number in range(given.rounds):
-            time.sleep(3)  # the server closes what is left of the crowd
+            bench.settle()
             quiet, quiet_cost = bench.measure(f"round {number + 1}: alone")
             with crowd(server.port) as rude:
                 for kind in ("monitors", "slow", "idle", "stalled"):

@@ -262,10 +262,14 @@ class AsyncClient:
 
     async def _send(self, call: Call) -> Answer | Lost:
         try:
-            response = await self._http.send(_transport.request(self._http, call, self._timeout, False))
+            request = _transport.request(self._http, call, self._timeout, False)
+            arriving = _transport.Arriving(self._timeout + call.hold)
+            async with aclosing(await self._http.send(request, stream=True)) as response:
+                async for piece in response.aiter_bytes():
+                    arriving.add(piece)
         except httpx.HTTPError as error:
             return _transport.lost(error)
-        return _transport.answer(response, response.content)
+        return _transport.answer(response, arriving.whole())
 
     async def _iterate(self, flow: Flow[None]) -> AsyncGenerator[Any, None]:
         response: httpx.Response | None = None

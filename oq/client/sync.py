@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -236,10 +237,14 @@ class Client:
 
     def _send(self, call: Call) -> Answer | Lost:
         try:
-            response = self._http.send(_transport.request(self._http, call, self._timeout, False))
+            request = _transport.request(self._http, call, self._timeout, False)
+            arriving = _transport.Arriving(self._timeout + call.hold)
+            with closing(self._http.send(request, stream=True)) as response:
+                for piece in response.iter_bytes():
+                    arriving.add(piece)
         except httpx.HTTPError as error:
             return _transport.lost(error)
-        return _transport.answer(response, response.content)
+        return _transport.answer(response, arriving.whole())
 
     def _iterate(self, flow: Flow[None]) -> Generator[Any, None, None]:
         response: httpx.Response | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = (
     75.0  # of an open stream, after which it is opened again where it stood; nothing is lost by it
 )
+ANSWER_MAX = 2**29  # bytes, unpacked; it is held in memory as a whole
+SLOWEST = 1000.0  # bytes a second: a server that sends less does not answer
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -86,6 +89,29 @@ def request(
         headers=call.headers,
         timeout=limits,
     )
+
+
+class Arriving:
+    """The body of an answer that is read as a whole: bounded in size, and in time by what has come of it.
+
+    *seconds* counts from now; each `SLOWEST` bytes allow one more. Raises `httpx.HTTPError` past a bound.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._until = time.monotonic() + seconds
+
+    def add(self, piece: bytes) -> None:
+        self._parts.append(piece)
+        self._size += len(piece)
+        if self._size > ANSWER_MAX:
+            raise httpx.ReadError(f"its answer has more than {ANSWER_MAX} bytes")
+        if time.monotonic() > self._until + self._size / SLOWEST:
+            raise httpx.ReadTimeout("its answer arrived too slowly")
+
+    def whole(self) -> bytes:
+        return b"".join(self._parts)
 
 
 def answer(response: httpx.Response, body: bytes = b"") -> Answer:
