@@ -157,7 +157,9 @@ def answering(first: bytes, then: bytes) -> Iterator[str]:
 @pytest.mark.parametrize("name", NONSENSE)
 def test_a_server_that_answers_nonsense_is_told_in_a_sentence(tmp_path: Path, name: str) -> None:
     with answering(*NONSENSE[name]) as url:
-        commands = FEW if name in TRIED_AGAIN else COMMANDS[:: 4 if NONSENSE[name][1] else 1]
+        commands = (
+            FEW[name == "a bomb" :] if name in TRIED_AGAIN else COMMANDS[:: 4 if NONSENSE[name][1] else 1]
+        )
         (tmp_path / "OPENAI").write_text(OPENAI)
         run([["--timeout", "2", *command] for command in commands], tmp_path, OQ_URL=url)
 
