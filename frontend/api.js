@@ -96,5 +96,5 @@ export async function get(path, signal) {
   return JSON.parse((await ask(path, {signal})).text);
 }
 
-/** @param {string} id */
-export const taskPath = (id) => `/api/tasks/${encodeURIComponent(id)}`;
+/** An id of dots alone, which a browser would take for another folder, becomes one that no task has. @param {string} id */
+export const taskPath = (id) => `/api/tasks/${encodeURIComponent(id).replace(/^\.{1,2}$/, "%252E")}`;
