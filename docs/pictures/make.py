@@ -39,7 +39,7 @@ LUCK = random.Random(3)
 def a_task() -> dict[str, Any]:
     task: dict[str, Any] = {
         "type": "generate", "model": LUCK.choice(MODELS), "payload": {"prompt": LUCK.choice(PROMPTS)},
-        "priority": LUCK.choice((1, 5, 5, 5)),
+        "priority": LUCK.choice((1, 5, 5, 5)), "max_retries": 1,
     }  # fmt: skip
     if LUCK.random() < 0.05:
         task["delay"] = "2h"
@@ -49,10 +49,12 @@ def a_task() -> dict[str, Any]:
 def model() -> Reply:
     """Answer most in a second or two, some with an error."""
     answers = [says(*ANSWER.split(" ")[: LUCK.randint(10, 40)], pause=0.03) for _ in range(20)]
-    broken = status(404, "model 'codellama:13b' not found, try pulling it first")
+    broken = status(500, "model runner has unexpectedly stopped: CUDA error: out of memory")
 
     async def reply(exchange: Exchange) -> None:
-        await (broken if LUCK.random() < 0.15 else LUCK.choice(answers))(exchange)
+        await (broken if exchange.model == MODELS[3] and LUCK.random() < 0.5 else LUCK.choice(answers))(
+            exchange
+        )
 
     return reply
 
@@ -61,9 +63,9 @@ def fill(house: House) -> str:
     """Let the queue work for a while; return the id of a task that writes."""
     house.fake.models = list(MODELS)
     house.fake.default = model()
-    for _ in range(3):
-        house.batch([a_task() for _ in range(6_000)])
-        time.sleep(4)
+    for _ in range(6):  # three minutes: the charts show five
+        house.batch([a_task() for _ in range(3_000)])
+        time.sleep(30)
     words = tuple(word + " " for word in ANSWER.split(" ")) * 4
     house.fake.script(says(*words, thinking=("The question is about scattering.",), pause=0.12))
     id = house.submit(PROMPTS[0], model=MODELS[0], priority=1000)
