@@ -42,7 +42,11 @@ WEB_SECONDS = 1.5  # of that for connections that are still open
 @click.option(
     "--insecure", is_flag=True, help="Allow other machines to reach a server that asks for no token."
 )
-@click.option("--while-stdin", is_flag=True, hidden=True, help="Stop when standard input ends.")
+@click.option(
+    "--while-stdin",
+    is_flag=True,
+    help="Stop when standard input ends: for a program that starts a server of its own.",
+)
 @pass_session
 def serve(
     session: Session,

@@ -67,7 +67,12 @@ def _setting(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OllamaSettings:
-    host: str = _setting("http://localhost:11434", HOST_URL, "The model server.", env="OLLAMA_HOST")
+    host: str = _setting(
+        "http://localhost:11434",
+        HOST_URL,
+        "The model server; with `user:password@` before the name where a proxy in front of it wants a login.",
+        env="OLLAMA_HOST",
+    )
     timeout: float = _setting(
         300.0,
         DURATION,

@@ -206,7 +206,10 @@ class Schedule:
     def _admit(self, draft: Draft, message: Admit, now: float) -> None:
         if self.draining:
             draft.respond(
-                message.reply, QueueClosed("the server is stopping and takes no new tasks; try again later")
+                message.reply,
+                QueueClosed(
+                    "the queue is draining: it takes no new tasks until `oq resume`, or the next start of its server"
+                ),
             )
             return
         if message.atomic:
@@ -499,7 +502,9 @@ class Schedule:
         if known[1] != entry.state.revision:
             return self._refuse(entry.key, "run again", "it changed just now")
         if self.draining:
-            return QueueClosed("the server is stopping and starts nothing more; try again later")
+            return QueueClosed(
+                "the queue is draining: it starts nothing more until `oq resume`, or the next start of its server"
+            )
         if len(self.entries) >= self.limits.max_pending:
             return self._full()
         del self.finished[entry.key]

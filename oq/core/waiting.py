@@ -11,7 +11,7 @@ TEXTS = {
     "scheduled": "it is not to start before its time",
     "retry": "an attempt failed; it is tried again",
     "storage": "the disk refuses writes",
-    "draining": "the server is stopping and starts nothing",
+    "draining": "the queue is draining: it starts nothing until `oq resume`, or the next start of its server",
     "paused": "the queue is paused",
     "hosts_down": "no model server answers",
     "model_missing": "the hosts that answer do not have its model; one that does not answer may have it",

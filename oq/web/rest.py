@@ -14,7 +14,7 @@ from oq.bulk import run_bulk
 from oq.core.ids import format_id
 from oq.core.model import TaskState
 from oq.core.task import Task
-from oq.errors import Busy, InvalidTask, OqError, StorageError, TooLarge, WaitTimeout
+from oq.errors import Busy, InvalidTask, OqError, QueueFull, StorageError, TooLarge, WaitTimeout
 from oq.ports import Query
 from oq.web.errors import JSON, UnsupportedMediaType, answer_of
 from oq.web.metrics import render_metrics
@@ -165,7 +165,16 @@ async def _submit_items(items: list[Any], atomic: bool) -> Response:
         outcomes = [item if isinstance(item, OqError) else next(left) for item in items]
     if atomic and any(isinstance(outcome, OqError) for outcome in outcomes):
         return reply(batch_json(outcomes, submitted=False), 422)
-    return reply(batch_json(outcomes))
+    return _taken(outcomes)
+
+
+def _taken(outcomes: list[Any]) -> Response:
+    """Answer with what became of each task, and when to come back with those that a full queue did not take."""
+    found = reply(batch_json(outcomes))
+    full = next((outcome for outcome in outcomes if isinstance(outcome, QueueFull)), None)
+    if full is not None:
+        found.headers["Retry-After"] = answer_of(full)[2]["Retry-After"]
+    return found
 
 
 async def _submit_lines(atomic: bool, key: str | None) -> Response:
@@ -195,7 +204,7 @@ async def _submit_lines(atomic: bool, key: str | None) -> Response:
         # A part is on disk already: say which, beside why the rest is not.
         code, _, headers = answer_of(error)
         return Response(batch_json(outcomes, error=error), code, headers)
-    return reply(batch_json(outcomes))
+    return _taken(outcomes)
 
 
 # --- read

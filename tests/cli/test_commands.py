@@ -314,6 +314,9 @@ def test_pause_resume_and_drain_switch_the_queue(oq: Oq, queue: Client):
     assert not queue.status().paused
     assert oq("drain", "--grace", "1s").exit_code == 0
     assert queue.status().draining
+    refused = oq("submit", "generate", "-m", "m", "x", "--timeout", "1")
+    assert refused.exit_code == 1
+    assert "`oq resume`" in refused.stderr
 
 
 def test_an_output_that_cannot_be_written_is_a_sentence(queue: Client, served: Served):

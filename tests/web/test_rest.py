@@ -266,6 +266,20 @@ async def test_a_full_queue_is_429(autojump_clock: Any) -> None:
         assert "Retry-After" in answer.headers
 
 
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
+async def test_a_batch_that_a_full_queue_takes_in_part_says_when_to_come_back(
+    autojump_clock: Any, kind: str
+) -> None:
+    async with open_house(settings_from(max_pending=1)) as house:
+        await house.queue.pause()
+        line = json.dumps(TASK).encode()
+        body = b"[%b,%b]" % (line, line) if kind == "application/json" else b"%b\n%b" % (line, line)
+        answer = await house.post("/api/tasks/batch", body, Content_Type=kind)
+        found = await answer.get_json()
+        assert (answer.status_code, found["submitted"], found["items"][1]["code"]) == (200, 1, "queue_full")
+        assert int(answer.headers["Retry-After"]) >= 1
+
+
 async def test_hosts_tell_what_they_are(house: House) -> None:
     (host,) = await (await house.client.get("/api/hosts")).get_json()
     assert (host["name"], host["up"], host["version"], host["available"]) == (
