@@ -10,11 +10,12 @@ import json
 import logging
 import logging.handlers
 import os
+import select
 import stat
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from oq.config import LoggingSettings
 
@@ -60,6 +61,33 @@ class PrivateFile(logging.handlers.RotatingFileHandler):
         return os.fdopen(descriptor, self.mode, encoding=self.encoding)
 
 
+class UnreadStream(logging.StreamHandler[TextIO]):
+    """A stream; what its reader leaves no room for is not logged, and counted once there is room again.
+
+    A write would wait for the reader, and the server with it: `oq serve 2>&1 | less` would stop the queue, and no signal end it.
+    A pipe that is ready takes 4,096 bytes at once (PIPE_BUF of pipe(7)).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._room: select.poll | None = None
+        self._lost = 0
+        with contextlib.suppress(OSError, ValueError):  # a stream in memory always has room
+            room = select.poll()
+            room.register(stream.fileno(), select.POLLOUT)
+            self._room = room
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._room is not None and not self._room.poll(0):
+            self._lost += 1
+            return
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            words = "%d lines are missing here: nobody read what was written before them"
+            super().emit(logging.LogRecord(__name__, logging.WARNING, __file__, 0, words, (lost,), None))
+        super().emit(record)
+
+
 def set_up(settings: LoggingSettings) -> logging.Handler:
     """Send all records of level and above where *settings* say; return the handler. OSError if the file cannot be."""
     handler: logging.Handler
@@ -70,7 +98,7 @@ def set_up(settings: LoggingSettings) -> logging.Handler:
             path, maxBytes=settings.max_bytes, backupCount=settings.backups, encoding="utf-8"
         )
     else:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = UnreadStream(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     root = logging.getLogger()
     root.addHandler(handler)

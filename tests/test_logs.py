@@ -84,3 +84,22 @@ def test_a_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None
     logging.getLogger("oq.x").info("after")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.read_text().startswith("before\n")
+
+
+@pytest.mark.usefixtures("clean_logging")
+def test_a_reader_that_stopped_holds_nobody_up_and_is_told_what_it_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    end, start = os.pipe()
+    with os.fdopen(end, "rb", buffering=0) as reader, os.fdopen(start, "w") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        set_up(LoggingSettings())
+        for _ in range(3000):  # more than a pipe holds
+            logging.getLogger("oq.x").info("x" * 100)
+        written = reader.read(1 << 20)
+        logging.getLogger("oq.x").info("read again")
+        note, last = reader.read(1 << 20).decode().splitlines()
+    missing = 3000 - written.count(b"\n")
+    assert 0 < missing < 3000
+    assert f"{missing} lines are missing here" in note
+    assert last.endswith("read again")

@@ -89,15 +89,11 @@ def embed(exchange: Exchange, models: LoadedModels) -> None:
         ready_at = time.perf_counter_ns()
         if not texts:
             return exchange.answer({"model": name, "embeddings": []})
-        if not loaded.runner.model.embeds:
-            raise ApiError(501, "This server does not support embeddings. Start it with `--embeddings`")
         vectors, count = [], 0
         for text in texts:
-            text = _short_enough(exchange, loaded, text)
-            with loaded.places.taken(exchange.caller):
-                found = loaded.runner.call("/v1/embeddings", {"input": text}, exchange.caller)
-            vectors.append(_normalised(found["data"][0]["embedding"], request.get("dimensions") or 0))
-            count += found["usage"]["prompt_tokens"]
+            vector, tokens = _vector(exchange, loaded, text)
+            vectors.append(vector)
+            count += tokens
         return exchange.answer(
             {
                 "model": name,
@@ -109,6 +105,17 @@ def embed(exchange: Exchange, models: LoadedModels) -> None:
         )
 
 
+def embeddings(exchange: Exchange, models: LoadedModels) -> None:
+    """Answer as before /api/embed came: one text, one vector."""
+    request = exchange.request
+    _, base = model_name(request, models.models, _NAME_REQUIRED, pull=True)
+    with models.use(base, options_of(request), keep_alive_of(request), exchange.caller) as loaded:
+        text = request.get("prompt") or ""
+        if not text:
+            return exchange.answer({"embedding": []})
+        return exchange.answer({"embedding": _vector(exchange, loaded, text)[0]})
+
+
 def show(exchange: Exchange, models: LoadedModels) -> None:
     _, base = model_name(exchange.request, models.models, _NAME_REQUIRED)
     exchange.answer(models.models[base].description())
@@ -118,6 +125,7 @@ ENDPOINTS: dict[str, Callable[[Exchange, LoadedModels], None]] = {
     "/api/chat": chat,
     "/api/generate": generate,
     "/api/embed": embed,
+    "/api/embeddings": embeddings,
     "/api/show": show,
 }
 
@@ -125,6 +133,17 @@ ENDPOINTS: dict[str, Callable[[Exchange, LoadedModels], None]] = {
 def _require_text(models: LoadedModels, name: str, base: str, what: str) -> None:
     if models.models[base].embeds:
         raise ApiError(400, f'"{name}" does not support {what}')
+
+
+def _vector(exchange: Exchange, loaded: Loaded, text: str) -> tuple[list[float], int]:
+    """Return the vector of *text* and the number of its tokens."""
+    if not loaded.runner.model.embeds:
+        raise ApiError(501, "This server does not support embeddings. Start it with `--embeddings`")
+    text = _short_enough(exchange, loaded, text)
+    with loaded.places.taken(exchange.caller):
+        found = loaded.runner.call("/v1/embeddings", {"input": text}, exchange.caller)
+    vector = _normalised(found["data"][0]["embedding"], exchange.request.get("dimensions") or 0)
+    return vector, found["usage"]["prompt_tokens"]
 
 
 def _short_enough(exchange: Exchange, loaded: Loaded, text: str) -> str:

@@ -32,6 +32,7 @@ _FIELDS = {
         "EmbedRequest",
         {"model": _TEXT, "options": _MAP, "truncate": _SWITCH, "dimensions": _WHOLE},
     ),
+    "/api/embeddings": ("EmbeddingRequest", {"model": _TEXT, "prompt": _TEXT, "options": _MAP}),
     "/api/show": ("ShowRequest", {"model": _TEXT}),
 }
 _MESSAGE = {"role": _TEXT, "content": _TEXT, "images": "[]api.ImageData"}

@@ -190,4 +190,7 @@ def parse_watch(text: str | bytes) -> Watch:
     try:
         return _decode_watch(text)
     except (ValueError, RecursionError) as exc:
-        raise as_problem(exc, whole="the message") from None
+        error = as_problem(exc, whole="the message")
+        if type(error) is InvalidTask and error.field in (None, "type"):
+            raise InvalidTask('a message must be an object with the type "watch"', "type") from None
+        raise error from None

@@ -25,6 +25,7 @@ REFUSED = [
     ("/api/chat", {"model": "a b"}, 400, JSON, "invalid model name"),
     ("/api/chat", {"model": "nope", "messages": HI}, 404, JSON, "model 'nope' not found"),
     ("/api/generate", {"model": "nope", "prompt": "Hi"}, 404, JSON, "model 'nope' not found"),
+    ("/api/embeddings", {"prompt": "Hi"}, 400, JSON, "model is required"),
     ("/api/embed", {"model": "nope", "input": "Hi"}, 404, JSON, 'model "nope" not found, try pulling it first'),
     ("/api/show", {"model": "nope"}, 404, JSON, "model 'nope' not found"),
     (
@@ -239,6 +240,9 @@ def test_vectors_have_length_one_and_as_many_dimensions_as_asked_for(model_serve
     assert whole["prompt_eval_count"] > 0
     assert embed(input="one")["embeddings"][0] == pytest.approx(whole["embeddings"][0], abs=1e-3)
     assert embed(input=[])["embeddings"] == []
+    older = post(model_server, "/api/embeddings", {"model": "smollm2-embed", "prompt": "one"}).json()
+    assert older == {"embedding": pytest.approx(whole["embeddings"][0], abs=1e-3)}
+    assert post(model_server, "/api/embeddings", {"model": "smollm2-embed"}).json() == {"embedding": []}
 
 
 @pytest.mark.slow

@@ -111,5 +111,6 @@ def test_a_wrong_bulk_request_is_refused(body: bytes) -> None:
 def test_a_watch_names_rows_and_a_task() -> None:
     watch = parse_watch('{"type":"watch","ids":["a"],"task":"b"}')
     assert (watch.ids, watch.task) == (["a"], "b")
-    with pytest.raises(InvalidTask):
-        parse_watch('{"type":"look"}')
+    for wrong in ('{"type":"look"}', "[]"):
+        with pytest.raises(InvalidTask, match='an object with the type "watch"'):
+            parse_watch(wrong)
