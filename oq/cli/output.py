@@ -39,7 +39,15 @@ def plain(value: Any) -> Any:
     >>> plain(RemoteTask("a", created_at=0.0, payload={"created_at": 0.0}))["created_at"]
     '1970-01-01T00:00:00.000000Z'
     """
-    return _tidy(msgspec.to_builtins(value)) if isinstance(value, msgspec.Struct) else value
+    if not isinstance(value, msgspec.Struct):
+        return value
+    found = msgspec.to_builtins(value)
+    task = value if isinstance(value, RemoteTask) else getattr(value, "task", None)
+    if isinstance(task, RemoteTask) and task.payload is None and task.prompt is None:
+        # Events and changes tell how a task stands, not what was asked: these would be defaults of ours.
+        for name in ("guard", "max_retries"):
+            del (found if task is value else found["task"])[name]
+    return _tidy(found)
 
 
 def _tidy(value: Any) -> Any:

@@ -209,7 +209,8 @@ def _report(session: Session, handles: list[Submitted], wait: bool) -> None:
     for index, handle in enumerate(handles):
         if isinstance(handle, OqError):
             field = getattr(handle, "field", None)
-            click.echo(f"error: task {index + 1}: {f'{field}: ' if field else ''}{handle.message}", err=True)
+            where = f"{field}: " if field and field not in handle.message else ""
+            click.echo(f"error: task {index + 1}: {where}{handle.message}", err=True)
     code = exits.OK if len(good) == len(handles) else exits.ERROR
     if wait:
         session.endure()

@@ -126,6 +126,13 @@ def test_times_are_spelled_but_the_users_own_json_is_left_alone():
     assert plain(RemoteEvent(1, "x", task=task))["task"]["created_at"].endswith("Z")
 
 
+def test_what_an_event_or_a_change_does_not_tell_is_not_made_up():
+    changed = RemoteTask("a", priority=10, retry_count=2)
+    assert not {"guard", "max_retries"} & plain(changed).keys()
+    assert not {"guard", "max_retries"} & plain(RemoteEvent(1, "x", task=changed))["task"].keys()
+    assert plain(RemoteTask("a", prompt="x"))["max_retries"] == 0
+
+
 def test_durations_are_short():
     assert [seconds(n) for n in (None, 0.0, 59.94, 60, 3600)] == ["", "0.00s", "59.9s", "1m00s", "1h00m"]
 
