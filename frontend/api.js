@@ -55,13 +55,14 @@ export function authorization() {
 
 /**
  * Ask the server; give the answer's text and headers.
- * @param {string} path @param {{method?: string, json?: string, key?: string, signal?: AbortSignal}} options `json` is sent as it
- *   is; `key` makes a repeat the same request
+ * @param {string} path @param {{method?: string, json?: string, key?: string, event?: string, signal?: AbortSignal}} options
+ *   `json` is sent as it is; `key` makes a repeat the same request; an answer of a moment ago that contains `event` will do
  */
-export async function ask(path, {method = "GET", json, key, signal} = {}) {
+export async function ask(path, {method = "GET", json, key, event, signal} = {}) {
   const headers = {...authorization()};
   if (json !== undefined) headers["content-type"] = "application/json";
   if (key) headers["idempotency-key"] = key;
+  if (event) headers["x-event-id"] = event;
   const limit = AbortSignal.timeout(TIMEOUT_MS);
   let response, text;
   try {

@@ -42,9 +42,9 @@ export function shownConditions() {
   return conditions(route.peek().filter, route.peek().status);
 }
 
-/** @param {number} offset @param {number} limit */
-async function read(offset, limit) {
-  const {sort} = route.peek(), view = state.peek().view;
+/** @param {number} offset @param {number} limit @param {boolean} shared an answer that another page has just got will do */
+async function read(offset, limit, shared = false) {
+  const {sort} = route.peek(), {view, epoch, seq} = state.peek();
   asked?.abort();
   const mine = new AbortController();
   asked = mine;
@@ -52,7 +52,7 @@ async function read(offset, limit) {
   readAt = performance.now();
   const query = queryString(shownConditions(), {sort, offset: offset || null, limit, anchor: sort === "-created" ? anchor : null});
   try {
-    const {text, headers} = await ask(`/api/tasks?${query}`, {signal: mine.signal});
+    const {text, headers} = await ask(`/api/tasks?${query}`, {signal: mine.signal, event: shared ? `${epoch}-${seq}` : undefined});
     const total = Number(headers.get("x-total-count")), fresh = Number(headers.get("x-newer-count") ?? 0);
     const tasks = /** @type {Task[]} */ (JSON.parse(text));
     const event = headers.get("x-event-id");
@@ -70,15 +70,15 @@ async function read(offset, limit) {
   }
 }
 
-/** Read again what is on the screen. */
-export function refresh() {
+/** Read again what is on the screen. @param {boolean} shared see `read` */
+export function refresh(shared = false) {
   clearTimeout(timer);
   timer = undefined;
-  return read(visible.first, Math.max(1, Math.min(PAGE, visible.count)));
+  return read(visible.first, Math.max(1, Math.min(PAGE, visible.count)), shared);
 }
 
 function refreshSoon() {
-  timer ??= setTimeout(refresh, Math.max(0, readAt + REFRESH_MS - performance.now()));
+  timer ??= setTimeout(() => refresh(true), Math.max(0, readAt + REFRESH_MS - performance.now()));
 }
 
 /** The list tells what part of it is on the screen. @param {number} first @param {number} count */

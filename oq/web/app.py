@@ -19,6 +19,7 @@ from oq.web.errors import HttpError, InternalError, MethodNotAllowed, NoSuchRout
 from oq.web.gate import Gate
 from oq.web.guard import Guard
 from oq.web.openai.errors import openai_answer_of
+from oq.web.shared_lists import SharedLists
 from oq.web.submit import Asgi, FastSubmit, Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class OqApp(QuartTrio):
         hub: what all monitors are told; there while the app is served.
         event_texts: what all readers of events are told.
         gate: who may ask for what.
+        lists: what several monitors ask for in the same moment.
         stopping: set by the server that wants to stop: endless answers end, long polls answer at once.
     """
 
@@ -56,6 +58,7 @@ class OqApp(QuartTrio):
         self.queue = queue
         self.oq_settings = settings
         self.gate = Gate(settings)
+        self.lists = SharedLists()
         self.stopping = trio.Event()
 
 

@@ -179,7 +179,8 @@ def _paths() -> Json:
             "summary": "Live updates over a WebSocket", "responses": {"101": {"description": "the WebSocket opens"}}}},
         "/api/tasks": {
             "get": {
-                "summary": "List tasks", "parameters": _LIST_PARAMETERS,
+                "summary": "List tasks", "parameters": [*_LIST_PARAMETERS, _parameter(
+                    "X-Event-Id", _TEXT, "an answer of a moment ago will do if it contains this event", "header")],
                 "responses": _answers({200: ("a page", _content(_list(_ref("TaskSummary"))))}, 422),
             },
             "post": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode
 
@@ -20,6 +21,7 @@ from oq.web.errors import JSON, UnsupportedMediaType, answer_of
 from oq.web.metrics import render_metrics
 from oq.web.openapi import openapi_json
 from oq.web.packing import pack
+from oq.web.shared_lists import ListAnswer
 from oq.web.submit import check_json, submit_one
 from oq.wire import (
     VIEWS,
@@ -210,22 +212,30 @@ async def _submit_lines(atomic: bool, key: str | None) -> Response:
 # --- read
 async def list_tasks() -> Response:
     query = parse_query(request.args.to_dict(flat=False))
-    seen = queue().last_event  # before reading: the answer contains at least this
+    epoch, _, least = request.headers.get("X-Event-Id", "").rpartition("-")
+    if (
+        epoch == queue().epoch and least.isdecimal() and len(least) < 20
+    ):  # a monitor, which reads a screenful a second
+        found = await this_app().lists.answer(request.query_string, int(least), partial(_read_list, query))
+    else:
+        found = await _read_list(query)
+    answer = reply(found.body)
+    answer.headers.update(found.headers)
+    return pack(answer, found.body)
+
+
+async def _read_list(query: Query) -> ListAnswer:
+    at, seen = trio.current_time(), queue().last_event  # before reading: the answer contains at least this
     page = await queue().find(query)
-    rows = tasks_json(page.tasks, queue().progress)
-    found = reply(
-        rows,
-        X_Total_Count=str(page.total),
-        X_Event_Id=f"{queue().epoch}-{seen}",
-    )
+    headers = {"X-Total-Count": str(page.total), "X-Event-Id": f"{queue().epoch}-{seen}"}
     if query.anchor is not None:
-        found.headers["X-Newer-Count"] = str(page.newer)
+        headers["X-Newer-Count"] = str(page.newer)
     if query.text is not None:
-        found.headers["X-Search-Complete"] = "true" if page.complete else "false"
+        headers["X-Search-Complete"] = "true" if page.complete else "false"
     if query.limit and len(page.tasks) == query.limit:
         following = msgspec.structs.replace(query, before=page.tasks[-1].key, offset=0)
-        found.headers["Link"] = f'<{_link(following)}>; rel="next"'
-    return pack(found, rows)  # a monitor at the top of its list reads a screenful a second
+        headers["Link"] = f'<{_link(following)}>; rel="next"'
+    return ListAnswer(seen, at, tasks_json(page.tasks, queue().progress), headers)
 
 
 def _link(query: Query) -> str:
