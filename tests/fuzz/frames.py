@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import struct
+import time
 from typing import Any
 
 CONTINUED, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -83,10 +84,12 @@ class Socket:
         return None
 
     def until(self, kind: str) -> dict[str, Any] | None:
-        """Return the next message of that kind; None if the connection ends before."""
+        """Return the next message of that kind; None if the connection ends before. AssertionError if none comes for long."""
+        give_up = time.monotonic() + SECONDS_MOST
         while (message := self.next()) is not None:
             if message["type"] == kind:
                 return message
+            assert time.monotonic() < give_up, f"no {kind!r} came"
         return None
 
     def wait_end(self) -> None:

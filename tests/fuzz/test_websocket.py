@@ -198,6 +198,15 @@ def _is_text(body: bytes) -> bool:
     return True
 
 
+def ends_with_an_answer(talk: Socket) -> bool:
+    """Send what no other message here is, half an object, and read up to its answer; False if the connection ends before."""
+    talk.send(frame(TEXT, b"{"))
+    while (said := talk.until("error")) is not None:
+        if "truncated" in said["error"]:
+            return True
+    return False
+
+
 @pytest.mark.parametrize("field", ["ids", "task", "since", "type", "nothing"])
 def test_a_hostile_value_is_answered_or_taken(talk: Socket, field: str) -> None:
     for text in [
@@ -209,11 +218,7 @@ def test_a_hostile_value_is_answered_or_taken(talk: Socket, field: str) -> None:
     ]:
         fields = {"type": '"watch"', field: text}
         talk.send(frame(TEXT, ("{" + ",".join(f'"{k}":{v}' for k, v in fields.items()) + "}").encode()))
-        talk.send(frame(TEXT, b'"the next"'))
-        said = talk.until("error")
-        while said is not None and "a text" not in said["error"] and "not text" not in said["error"]:
-            said = talk.until("error")
-        assert said is not None, (talk.closed, text[:50])
+        assert ends_with_an_answer(talk), (talk.closed, text[:50])
 
 
 def test_any_message_at_all_is_survived(talk: Socket) -> None:
@@ -221,11 +226,7 @@ def test_any_message_at_all_is_survived(talk: Socket) -> None:
     @given(value=ANYTHING, field=st.sampled_from(["", "ids", "task", "since"]))
     def ask(value: Any, field: str) -> None:
         talk.send(frame(TEXT, json.dumps({"type": "watch", field: value} if field else value).encode()))
-        talk.send(frame(TEXT, b"["))
-        said = talk.until("error")
-        while said is not None and "not a list" not in said["error"]:
-            said = talk.until("error")
-        assert said is not None
+        assert ends_with_an_answer(talk)
 
     ask()
 
