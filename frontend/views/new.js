@@ -37,7 +37,11 @@ export function NewTask({from}) {
   const [busy, setBusy] = useState(false);
   const form = useRef(/** @type {HTMLFormElement | null} */ (null));
   const key = useRef(crypto.getRandomValues(new Uint32Array(4)).join("-")); // a second click is the same task
-  const set = (/** @type {Partial<Draft>} */ change) => setDraft((before) => ({...before, ...change}));
+  const set = (/** @type {Partial<Draft>} */ change) => setDraft((before) => {
+    const next = {...before, ...change};
+    if (!from) keep(next); // now: an effect comes too late for who closes at once
+    return next;
+  });
   useEffect(() => {
     get("/api/models").then((/** @type {{name: string}[]} */ found) => {
       setModels(found.map(({name}) => name));

@@ -16,7 +16,7 @@ import trio
 from quart import websocket
 
 from oq.core.ids import format_id, parse_id
-from oq.errors import InvalidTask, OqError, SubscriberLagged, TooMany
+from oq.errors import InvalidTask, OqError, SubscriberLagged, TaskNotFound, TooMany
 from oq.following import StreamEnd, StreamText
 from oq.web.gate import SUBPROTOCOL
 from oq.web.hub import COUNTS_TICKS, TICK_SECONDS, Hub, Patch
@@ -229,8 +229,12 @@ class Client:
                                 await trio.sleep(self._hub.pause())  # what comes meanwhile comes as one
                             elif isinstance(item, StreamEnd):
                                 told = _attempts(item.task)
+                except TaskNotFound:
+                    self.patch(key, None)  # also when it was deleted before the watch came
+                    self._due.set()
+                    return
                 except OqError:
-                    return  # deleted meanwhile: the delta says so
+                    return  # the queue ends
 
     def _tell_where_it_stands(self, task: Task) -> None:
         """Nobody told what happened to the task between the client's reading of it and its watch: it may read again."""
