@@ -182,7 +182,7 @@ class Client:
 
     def _watch(self, watch: Watch, nursery: trio.Nursery) -> None:
         keys = frozenset(_keys(watch.ids))
-        task = None if watch.task is None else self._queue.resolve(watch.task)
+        task = None if watch.task is None else self._key_of(watch.task)
         new = keys - self._watched
         self._watched = keys
         if task != self.task:
@@ -201,6 +201,13 @@ class Client:
                 self.lost()
         if self._patches or self._lost:
             self._due.set()
+
+    def _key_of(self, text: str) -> int:
+        """Return the key of a whole id, also if its task is gone (`_follow` tells that), or of the beginning of one."""
+        try:
+            return parse_id(text)
+        except ValueError:
+            return self._queue.resolve(text)
 
     async def _follow(self, key: int, scope: trio.CancelScope) -> None:
         """Send the text of the open task, also of its later runs, once each."""

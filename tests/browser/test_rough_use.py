@@ -139,7 +139,6 @@ def test_a_task_that_is_deleted_while_it_is_open_says_so(house: House, open_moni
     id = cancelled(house)
     monitor = open_monitor(house, f"#/t/{id}")
     expect(monitor.page.locator(".drawer .status")).to_contain_text("Cancelled")
-    monitor.page.wait_for_timeout(1000)  # the page asks to be told of its task a moment after it has read it
     house.api.delete(f"/api/tasks/{id}")
     expect(monitor.page.locator(".drawer .notice")).to_contain_text(f"There is no task {id}")
     monitor.complaints = [text for text in monitor.complaints if "404" not in text]

@@ -159,6 +159,25 @@ async def test_what_happened_between_the_list_and_the_watch_is_told(
         assert delta["tasks"][id]["status"] == "cancelled"
 
 
+async def test_an_open_task_that_is_gone_before_the_watch_is_told_as_gone_and_the_rows_are_watched(
+    house: House, autojump_clock: Any
+) -> None:
+    await house.queue.pause()
+    id, other = await house.submit(), await house.submit()
+    async with house.client.websocket("/ws") as connection:
+        page = Page(house, connection)
+        await page.open()
+        await house.post(f"/api/tasks/{id}/cancel")
+        await house.client.delete(f"/api/tasks/{id}")
+        await page.until(lambda: id not in page.rows)
+        await page.watch(task=id)
+        with trio.fail_after(10):
+            while (await receive(connection, "delta"))["tasks"] != {id: None}:
+                pass
+        await house.post(f"/api/tasks/{other}/cancel")
+        await page.until(lambda: page.rows[other]["status"] == "cancelled")
+
+
 async def test_a_running_row_shows_its_tokens_and_a_completed_one_what_the_model_counted(
     house: House, autojump_clock: Any
 ) -> None:
