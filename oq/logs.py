@@ -108,4 +108,10 @@ def set_up(settings: LoggingSettings) -> logging.Handler:
     if level > logging.DEBUG:
         for name in ("relstorage", "ZEO"):  # pages about a server that is away: oq says it in one line
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        handler.addFilter(_is_news)
     return handler
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether it says anything: after each kill ZODB reads the data file in place of an index that is older, and warns."""
+    return not (record.name == "ZODB.FileStorage" and str(record.msg).startswith("Ignoring index for"))

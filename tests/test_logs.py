@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ZODB.DB import DB
+from ZODB.FileStorage import FileStorage
 
 from oq.config import LoggingSettings
 from oq.logs import set_up
@@ -103,3 +105,24 @@ def test_a_reader_that_stopped_holds_nobody_up_and_is_told_what_it_missed(
     assert 0 < missing < 3000
     assert f"{missing} lines are missing here" in note
     assert last.endswith("read again")
+
+
+@pytest.mark.usefixtures("clean_logging")
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_a_start_after_a_kill_warns_of_nothing_and_of_damage_it_does(tmp_path: Path, level: str) -> None:
+    data, lines = tmp_path / "Data.fs", tmp_path / "oq.log"
+    for number in range(2):
+        storage = FileStorage(str(data))
+        database = DB(storage)
+        with database.transaction() as connection:
+            connection.root()[number] = number
+        database.close()
+        if not number:
+            stale = (tmp_path / "Data.fs.index").read_bytes()
+    (tmp_path / "Data.fs.index").write_bytes(stale.replace(b"\0\0\0\0", b"\0\0\0\7", 1))
+    set_up(LoggingSettings(file=str(lines), level=level))
+    logging.getLogger("ZODB.FileStorage").warning("%s truncated at %s", "Data.fs", 4)
+    FileStorage(str(data)).close()
+    found = lines.read_text()
+    assert "truncated" in found
+    assert ("Ignoring index" in found) == (level == "debug")
