@@ -7,9 +7,8 @@ import sys
 import click
 
 from oq.cli import exits, suggest
-from oq.cli.output import plain, print_json, print_line, printable
+from oq.cli.output import plain, print_json, print_line, print_result, printable, warn
 from oq.cli.session import Command, Session, pass_session
-from oq.cli.submit import print_result, warn
 from oq.wire import RemoteTask
 
 

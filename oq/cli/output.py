@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from oq.cli import exits
 from oq.cli.session import Session
 from oq.core.guard import FINDINGS, words_of
 from oq.wire import RemoteTask, priority_name, prompt_of, rfc3339
@@ -112,6 +113,24 @@ def vectors_of(task: RemoteTask) -> str:
 def warnings_of(task: RemoteTask) -> list[str]:
     """Return what the truth guards found, as sentences; a code that only a newer server knows stays one."""
     return [words_of((code,)) if code in FINDINGS else code for code in task.warnings]
+
+
+def print_result(session: Session, task: RemoteTask) -> int:
+    """Print what a finished task brought, for a person; return the exit code."""
+    if task.status == "completed":
+        vectors = vectors_of(task)
+        click.echo(f"{vectors}; -o json prints them" if vectors else printable(task.output))
+        warn(session, task)
+        return exits.OK
+    why = f": {task.error}" if task.error else ""
+    click.echo(f"task {task.id} {task.status}{printable(why)}", err=True)
+    return exits.TASK_FAILED
+
+
+def warn(session: Session, task: RemoteTask) -> None:
+    """Tell what the truth guards found: an answer that is cut looks like a whole one."""
+    for found in warnings_of(task):
+        session.say(f"note: {found}")
 
 
 def task_row(task: RemoteTask) -> tuple[str, ...]:

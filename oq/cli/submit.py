@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from oq import builders
-from oq.cli import exits, inputs, suggest
-from oq.cli.output import emit, printable, vectors_of, warnings_of
+from oq.cli import inputs, suggest
+from oq.cli.attach import follow
+from oq.cli.output import emit
 from oq.cli.session import Group, Session, pass_session
+from oq.cli.tasks import finish
 from oq.core.guard import GUARDS
 from oq.core.model import TaskSpec
-from oq.wire import RemoteTask
 
 _COMMON: list[Callable[[Any], Any]] = [
     click.option(
@@ -161,13 +162,9 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
 def _submit(session: Session, spec: TaskSpec, then: dict[str, Any]) -> None:
     handle = session.client.submit(spec)
     if then.get("stream"):
-        from oq.cli.attach import follow
-
         session.say(f"task {handle.id}")
         raise SystemExit(follow(session, handle.id))
     if then["wait"]:
-        from oq.cli.tasks import finish
-
         session.say(f"task {handle.id}")
         raise SystemExit(finish(session, handle.id))
     if session.output == "table":
@@ -181,21 +178,3 @@ def _submit(session: Session, spec: TaskSpec, then: dict[str, Any]) -> None:
         id=lambda item: str(item["task_id"]),
         single=True,
     )
-
-
-def print_result(session: Session, task: RemoteTask) -> int:
-    """Print what a finished task brought, for a person; return the exit code."""
-    if task.status == "completed":
-        vectors = vectors_of(task)
-        click.echo(f"{vectors}; -o json prints them" if vectors else printable(task.output))
-        warn(session, task)
-        return exits.OK
-    why = f": {task.error}" if task.error else ""
-    click.echo(f"task {task.id} {task.status}{printable(why)}", err=True)
-    return exits.TASK_FAILED
-
-
-def warn(session: Session, task: RemoteTask) -> None:
-    """Tell what the truth guards found: an answer that is cut looks like a whole one."""
-    for found in warnings_of(task):
-        session.say(f"note: {found}")

@@ -16,6 +16,7 @@ from oq.cli.output import (
     plain,
     print_json,
     print_line,
+    print_result,
     print_table,
     printable,
     progress,
@@ -207,8 +208,6 @@ def wait(session: Session, ids: tuple[str, ...], limit: float | None) -> None:
 
 def finish(session: Session, id: str) -> int:
     """Wait for one task and print its result; return the exit code."""
-    from oq.cli.submit import print_result
-
     try:
         task = session.endure().wait(id)
     except KeyboardInterrupt:
