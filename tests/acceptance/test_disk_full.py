@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import resource
 import signal
-import time
 
 import httpx
 import pytest
 from fake_ollama import says
+from waiting import wait_until
 
 from oq.builders import generate
 from oq.client import Client
@@ -48,9 +48,7 @@ def test_a_full_disk_refuses_and_a_free_one_takes_again_with_nothing_lost(serve:
             assert http.get("/api/status").json()["storage_ok"] is False
             assert len(http.get("/api/tasks").json()) == len(ids)  # reading goes on
             limit_files(served, resource.RLIM_INFINITY)
-            deadline = time.monotonic() + 30
-            while http.get("/health").status_code != 200 and time.monotonic() < deadline:
-                time.sleep(0.05)
+            wait_until(lambda: http.get("/health").status_code == 200, "the store takes writes again")
             assert client.submit(generate("m", "after")).result(30)["response"] == "fine"
         served.stop(signal.SIGKILL)
         served = serve("--ollama-host", fake.url)

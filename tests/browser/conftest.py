@@ -14,6 +14,7 @@ from cli.live import Served, fake_model_server
 from fake_ollama import FakeOllama
 from needs import chromium
 from playwright.sync_api import Browser, ConsoleMessage, expect, sync_playwright
+from waiting import wait_until
 
 MANY = 100_000
 CANCELLED = 2_000
@@ -119,10 +120,7 @@ class House:
         return int(self.api.get("/api/tasks", params={"limit": "0", **query}).headers["X-Total-Count"])
 
     def wait_status(self, id: str, *wanted: str) -> None:
-        end = time.monotonic() + DEADLINE
-        while self.get(id)["status"] not in wanted:
-            assert time.monotonic() < end, f"task {id} is {self.get(id)['status']}, not {wanted}"
-            time.sleep(0.02)
+        wait_until(lambda: self.get(id)["status"] in wanted, f"task {id} is {wanted}", DEADLINE)
 
     def restart(self) -> None:
         """Start the server again at the same address, with the same store."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from fake_ollama import Exchange, FakeOllama, says
+from waiting import wait_until
 
 from tests.chaos.life import Life
 from tests.cli.live import fake_model_server
@@ -68,10 +68,7 @@ class Place:
         return dict(answer.json())
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, self.life.said
-            time.sleep(0.02)
+        wait_until(condition, lambda: f"this holds; it said: {self.life.said}", PATIENCE)
 
     def asked(self, prompt: str) -> int:
         return sum(prompt.encode() in request.body for request in self.fake.requests)

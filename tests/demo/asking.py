@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+from waiting import DEADLINE
 
-DEADLINE = 60.0  # seconds; generous: the machine may be busy
 SHORT = {"num_predict": 8, "temperature": 0, "seed": 1}
 # An answer that takes minutes, up to Ollama's limit of 10 contexts: the grammar lets it end no sooner, and its
 # letters alternate, so that it is not cut off for its repetitions.
@@ -48,13 +47,6 @@ def endless(url: str, model: str = "smollm2") -> Iterator[Iterator[dict[str, Any
 def loaded(url: str) -> list[str]:
     """Return the names of the models that are loaded."""
     return [model["name"] for model in httpx.get(f"{url}/api/ps", timeout=DEADLINE).json()["models"]]
-
-
-def wait_until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not true():
-        assert time.monotonic() < deadline, f"it never came about that {what}"
-        time.sleep(0.01)
 
 
 def children(pid: int) -> list[int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from waiting import DEADLINE, wait_until
 
 from oq.demo import RunningServer
 from oq.demo.caller import Caller
@@ -18,17 +19,7 @@ from oq.demo.loading import LoadedModels
 from oq.demo.models import models_of
 from oq.demo.refusals import ApiError, Gone
 from oq.demo.weights import find_weights
-from tests.demo.asking import (
-    DEADLINE,
-    ENDLESS,
-    children,
-    endless,
-    generate,
-    is_alive,
-    loaded,
-    post,
-    wait_until,
-)
+from tests.demo.asking import ENDLESS, children, endless, generate, is_alive, loaded, post
 from tests.demo.conftest import Serve
 
 pytestmark = pytest.mark.slow

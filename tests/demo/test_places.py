@@ -4,11 +4,11 @@ import socket
 import threading
 
 import pytest
+from waiting import DEADLINE, wait_until
 
 from oq.demo.caller import Caller
 from oq.demo.places import Places
 from oq.demo.refusals import Gone
-from tests.demo.asking import DEADLINE, wait_until
 
 
 def test_there_are_as_many_as_were_made(caller: Caller):

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+from waiting import DEADLINE, wait_until
 
 import oq
 from oq.demo import process as process_module
 from oq.demo import start_model_server
 from oq.errors import ServerError
-from tests.demo.asking import DEADLINE, children, endless, generate, is_alive, wait_until
+from tests.demo.asking import children, endless, generate, is_alive
 from tests.demo.conftest import Serve
 
 pytestmark = pytest.mark.slow

@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from waiting import DEADLINE
 
 from oq.demo.models import models_of
 from oq.demo.weights import find_weights
-from tests.demo.asking import DEADLINE, SHORT, generate, loaded, post
+from tests.demo.asking import SHORT, generate, loaded, post
 
 HI = [{"role": "user", "content": "Hi"}]
 JSON, PLAIN_JSON, LINES = "application/json; charset=utf-8", "application/json", "application/x-ndjson"

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from waiting import DEADLINE, wait_until
 
 from oq.demo import weights as weights_module
 from oq.demo.weights import SMOLLM2, Weights, find_weights
 from oq.errors import ConfigError
-from tests.demo.asking import DEADLINE, wait_until
 
 MODEL = b"GGUF" + bytes(range(256)) * 40
 SMALL = Weights(
