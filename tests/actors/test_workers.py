@@ -140,12 +140,15 @@ async def test_an_error_of_the_model_server_becomes_an_outcome_with_all_its_advi
         assert message == Finished(1, 1, Failed("gone", "unreachable", True, 4, True))
 
 
-async def test_an_answer_without_an_end_is_worth_a_retry(autojump_clock: Any) -> None:
-    class Endless(FakeBackend):
-        async def run(self, spec: TaskSpec) -> Any:
-            for text in self.pieces:
-                yield Piece(text)
+class Endless(FakeBackend):
+    """Sends text, and no end."""
 
+    async def run(self, spec: TaskSpec) -> Any:
+        for text in self.pieces:
+            yield Piece(text)
+
+
+async def test_an_answer_without_an_end_is_worth_a_retry(autojump_clock: Any) -> None:
     async with open_shop() as shop:
         shop.workers._backends = {"h": Endless()}
         shop.run(1)
@@ -208,11 +211,6 @@ async def test_a_request_that_is_gone_leaves_the_call_to_the_others(autojump_clo
 
 
 async def test_an_embed_answer_without_an_end_is_worth_a_retry(autojump_clock: Any) -> None:
-    class Endless(FakeBackend):
-        async def run(self, spec: TaskSpec) -> Any:
-            for text in self.pieces:
-                yield Piece(text)
-
     async with open_shop() as shop:
         shop.workers._backends = {"h": Endless()}
         shop.payloads.hold(

@@ -128,9 +128,6 @@ async def test_a_cancelled_task_leaves_the_call_to_the_others(fake: FakeOllama, 
 
 
 async def test_when_all_are_cancelled_the_call_is_given_up(fake: FakeOllama, tmp_path: Path) -> None:
-    async def never(exchange: Exchange) -> None:
-        await exchange.wait_hung_up()
-
     fake.script(never)
     async with open_place(tmp_path, fake.url, queue__max_workers=1) as place:
         await place.queue.pause()
@@ -143,12 +140,14 @@ async def test_when_all_are_cancelled_the_call_is_given_up(fake: FakeOllama, tmp
         assert fake.requests[0].hung_up_at is not None
 
 
+async def never(exchange: Exchange) -> None:
+    """Answer nothing."""
+    await exchange.wait_hung_up()
+
+
 async def test_a_timeout_is_that_of_all_and_each_is_tried_again_alone(
     fake: FakeOllama, tmp_path: Path
 ) -> None:
-    async def never(exchange: Exchange) -> None:
-        await exchange.wait_hung_up()
-
     fake.script(never)
     async with open_place(tmp_path, fake.url, queue__max_workers=1) as place:
         tasks = await run(place, fake, ["a", "b"], timeout=0.2)
@@ -159,9 +158,6 @@ async def test_a_timeout_is_that_of_all_and_each_is_tried_again_alone(
 async def test_a_task_without_retries_has_a_try_by_itself_after_a_shared_one(
     fake: FakeOllama, tmp_path: Path
 ) -> None:
-    async def never(exchange: Exchange) -> None:
-        await exchange.wait_hung_up()
-
     fake.script(never)
     async with open_place(tmp_path, fake.url, queue__max_workers=1) as place:
         tasks = await run(place, fake, ["a", "b"], timeout=0.2, max_retries=0)
@@ -169,9 +165,6 @@ async def test_a_task_without_retries_has_a_try_by_itself_after_a_shared_one(
 
 
 async def test_a_task_alone_without_retries_has_no_second_try(fake: FakeOllama, tmp_path: Path) -> None:
-    async def never(exchange: Exchange) -> None:
-        await exchange.wait_hung_up()
-
     fake.script(never)
     async with open_place(tmp_path, fake.url, queue__max_workers=1) as place:
         (task,) = await run(place, fake, ["a"], timeout=0.2, max_retries=0)
