@@ -45,9 +45,8 @@ def test_all_tasks_are_answered_by_the_model(tmp_path: Path):
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_nothing_is_left_when_it_is_ended(tmp_path: Path, sign: signal.Signals):
     demo = subprocess.Popen(
-        COMMAND, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=tmp_path,
-        preexec_fn=lambda: signal.signal(sign, signal.SIG_DFL),  # these tests may run where it is ignored: under nohup
-    )  # fmt: skip
+        COMMAND, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=tmp_path
+    )
     lines: Queue[str] = Queue()
 
     def read() -> None:
