@@ -39,7 +39,7 @@ export function NewTask({from}) {
   const key = useRef(crypto.getRandomValues(new Uint32Array(4)).join("-")); // a second click is the same task
   const set = (/** @type {Partial<Draft>} */ change) => setDraft((before) => {
     const next = {...before, ...change};
-    if (!from) keep(next); // now: an effect comes too late for who closes at once
+    if (!from) keep(next); // not in an effect: it comes too late for who closes at once, and then forgets what came after it
     return next;
   });
   useEffect(() => {
@@ -49,9 +49,6 @@ export function NewTask({from}) {
     }, () => setModels([]));
     if (from) wholeTask(from).then((task) => setDraft(fromTask(task)), (error) => setWrong({field: "", text: failureText(error)}));
   }, []);
-  useEffect(() => {
-    if (!from) keep(draft);
-  }, [draft]);
   useEffect(() => {
     if (wrong) /** @type {HTMLElement | null | undefined} */ (form.current?.querySelector("[aria-invalid=true]"))?.focus();
   }, [wrong]);
@@ -115,7 +112,7 @@ export function NewTask({from}) {
     ${general ? html`<p class="box bad" role="alert">${general}</p>` : null}
     <div class="dialog-foot"><button type="button" onClick=${() => withRequest((request) => copy(asCurl(request, location.origin), "copied.command"))}>${t("action.curl")}</button>
       <button type="button" onClick=${() => withRequest((request) => copy(asCli(request, location.origin), "copied.command"))}>${t("action.cli")}</button>
-      ${!from && isBegun(draft) ? html`<button type="button" onClick=${() => setDraft(EMPTY)}>${t("new.again")}</button>` : null}
+      ${!from && isBegun(draft) ? html`<button type="button" onClick=${() => set(EMPTY)}>${t("new.again")}</button>` : null}
       <span class="grow"></span><button type="submit" class="primary" disabled=${busy}>${t("new.submit")} <kbd>Ctrl ↵</kbd></button></div></form>`;
 }
 

@@ -8,6 +8,7 @@ import shutil
 import socket
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +45,8 @@ Finding = tuple[str, str, str]  # ok, warn or fail; what; how it is and what to 
 @pass_session
 def doctor(session: Session, port: int | None, deep: bool) -> None:
     """Check settings, data folder, disk, port and model server; exits with 1 when something fails."""
-    if not session.verbose:
-        logging.getLogger("ZODB").addHandler(
-            logging.NullHandler()
-        )  # what it would say, the findings say better
-        logging.getLogger("ZODB").propagate = False
-    found = list(_examine(session, port, deep))
+    with nullcontext() if session.verbose else _unheard("ZODB"):  # the findings say it better
+        found = list(_examine(session, port, deep))
     items: list[dict[str, Any]] = [
         {"state": state, "what": what, "finding": text} for state, what, text in found
     ]
@@ -62,6 +59,20 @@ def doctor(session: Session, port: int | None, deep: bool) -> None:
     )
     if any(state == "fail" for state, _, _ in found):
         raise SystemExit(exits.ERROR)
+
+
+@contextmanager
+def _unheard(name: str) -> Iterator[None]:
+    """Nothing that this logger tells is shown."""
+    logger, silence = logging.getLogger(name), logging.NullHandler()
+    before = logger.propagate
+    logger.addHandler(silence)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(silence)
+        logger.propagate = before
 
 
 def _examine(session: Session, port: int | None, deep: bool) -> Iterator[Finding]:

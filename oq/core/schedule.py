@@ -359,10 +359,12 @@ class Schedule:
         copies = self.twins.end((message.key, message.attempt))
         shared = bool(message.riders or copies)
         for key, attempt, outcome in ((message.key, message.attempt, message.outcome), *message.riders):
-            if isinstance(outcome, Failed) and outcome.unreachable:
-                news = self.hosts.down(host, outcome.error, now)
-                if news:
-                    draft.announce(Notice(EventType.HOST_DOWN, host.name, outcome.error))
+            if (
+                isinstance(outcome, Failed)
+                and outcome.unreachable
+                and self.hosts.down(host, outcome.error, now)
+            ):
+                draft.announce(Notice(EventType.HOST_DOWN, host.name, outcome.error))
             for one, number in ((key, attempt), *copies.get((key, attempt), ())):
                 entry = self.entries.get(one)
                 # Else cancelled in the meantime, perhaps even run again: only the slot was left to free.
