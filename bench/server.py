@@ -97,11 +97,13 @@ class Server:
         self.process = subprocess.Popen(command, env=environ, cwd=tree, stdout=self.log, stderr=self.log)
         wait_for((self.port, "/health"), self.process)
         self.start_seconds = time.monotonic() - began
+        self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
 
     def __enter__(self) -> Server:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._connection.close()
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
         self.log.close()
@@ -123,11 +125,10 @@ class Server:
         return 0.0
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
-        connection.request(method, path, body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
+        # One connection for all: a new one for each look at the status would be a part of what is measured.
+        self._connection.request(method, path, body, {"Content-Type": "application/json"})
+        answer = self._connection.getresponse()
         data = answer.read()
-        connection.close()
         if answer.status >= 300:
             raise SystemExit(f"{method} {path}: {answer.status} {data[:300]!r}")
         return data
