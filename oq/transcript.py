@@ -14,6 +14,8 @@ import trio
 
 from oq.ports import Piece
 
+AT_ONCE = 64 * 1024  # characters, and bytes of the model server's lines
+
 
 class Transcript:
     """What the running attempt of one task wrote. Owned by the bus; others only read.
@@ -81,10 +83,19 @@ class Transcript:
         return self._announced > self.broken and not self._end.is_set()
 
     def since(self, attempt: int, position: int) -> tuple[int, list[Piece]]:
-        """Return the current attempt and its pieces from *position* on (from 0 if the attempt is another one)."""
+        """Return the current attempt and its next pieces from *position* on (from 0 if the attempt is another one).
+
+        They hold about AT_ONCE characters at most, so that a reader that is far behind, and stops there, keeps no
+        more than that for itself.
+        """
         if self._announced < self.attempt:
             return attempt, []
-        return self.attempt, self._pieces[position if attempt == self.attempt else 0 :]
+        start = position if attempt == self.attempt else 0
+        end, size = start, 0
+        while end < len(self._pieces) and size < AT_ONCE:
+            size += len(self._pieces[end].text) + len(self._pieces[end].line)
+            end += 1
+        return self.attempt, self._pieces[start:end]
 
     @property
     def progress(self) -> tuple[int, float | None]:

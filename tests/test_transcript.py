@@ -6,7 +6,7 @@ import trio
 import trio.testing
 
 from oq.ports import Piece
-from oq.transcript import Transcripts
+from oq.transcript import AT_ONCE, Transcripts
 
 
 async def test_each_reader_has_its_own_place(autojump_clock: Any) -> None:
@@ -18,6 +18,31 @@ async def test_each_reader_has_its_own_place(autojump_clock: Any) -> None:
         assert transcript.since(1, 0) == (1, [Piece("a"), Piece("b"), Piece("c")])
         assert transcript.since(1, 2) == (1, [Piece("c")])
         assert transcript.since(1, 3) == (1, [])
+
+
+async def test_who_is_far_behind_gets_all_in_parts(autojump_clock: Any) -> None:
+    transcripts = Transcripts()
+    transcripts.announce(1, 1)
+    texts = [str(number) * 999 for number in range(1000)]
+    for text in texts:
+        transcripts.add(1, 1, Piece(text, line=text.encode()))
+    found: list[str] = []
+    with transcripts.watch(1) as transcript:
+        while pieces := transcript.since(1, len(found))[1]:
+            assert sum(len(piece.text) + len(piece.line) for piece in pieces) < AT_ONCE + 10_000
+            found += [piece.text for piece in pieces]
+    assert found == texts
+
+
+async def test_a_piece_larger_than_a_part_is_given_whole(autojump_clock: Any) -> None:
+    transcripts = Transcripts()
+    transcripts.announce(1, 1)
+    large = Piece("x" * (AT_ONCE + 1))
+    transcripts.add(1, 1, large)
+    transcripts.add(1, 1, Piece("y"))
+    with transcripts.watch(1) as transcript:
+        assert transcript.since(1, 0) == (1, [large])
+        assert transcript.since(1, 1) == (1, [Piece("y")])
 
 
 async def test_a_reader_at_an_older_attempt_gets_the_new_one_from_its_start(autojump_clock: Any) -> None:

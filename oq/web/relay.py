@@ -102,6 +102,8 @@ class Relay:
             if lines:
                 self._given = True
                 return lines
+            if pieces:
+                continue  # there may be more
             if self.ended:
                 if self._held:
                     lines, self._held, self.complete = self._held, [], True

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from fake_ollama import FakeOllama, error_line, falls_silent, hangs_up, loads, says, status
+from fake_ollama import FakeOllama, error_line, falls_silent, hangs_up, lines, loads, says, status
 
 from .conftest import Place, open_place, read_until
 
@@ -27,6 +27,21 @@ async def test_a_chat_streams_the_model_servers_own_lines(place: Place, fake: Fa
     assert answer.status_code == 200
     assert answer.headers["content-type"] == direct.headers["content-type"] == "application/x-ndjson"
     assert answer.content == direct.content
+
+
+async def test_lines_that_are_read_in_parts_are_all_there(
+    place: Place, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line of thought and words is two pieces, of which only the second has the line: a part may end between them."""
+    monkeypatch.setattr("oq.transcript.AT_ONCE", 1)
+    said = [
+        {"model": "m", "message": {"role": "assistant", "content": f"{number} ", "thinking": f"t{number}"}}
+        for number in range(50)
+    ]
+    end = {"model": "m", "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
+    fake.script(lines(*said, end))
+    answer = await place.client.post("/api/chat", json=CHAT)
+    assert parsed(answer) == [*said, end]
 
 
 async def test_without_stream_the_answer_is_one_object(place: Place, fake: FakeOllama) -> None:
