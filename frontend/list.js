@@ -104,18 +104,6 @@ export function setScrolled(away) {
   if (!away) void refresh();
 }
 
-async function readCounts() {
-  const {epoch, seq} = state.peek();
-  try {
-    const found = await get("/api/status");
-    const counts = {pending: found.pending_tasks, scheduled: found.scheduled_tasks, running: found.running_tasks,
-      completed: found.completed_tasks, failed: found.failed_tasks, cancelled: found.cancelled_tasks};
-    dispatch({type: "counts", counts, epoch, asked: seq});
-  } catch {
-    // The connection is down: the next hello brings the counts.
-  }
-}
-
 /** Keep the list fresh from now on. */
 export function startList() {
   effect(() => {
@@ -134,7 +122,6 @@ export function startList() {
     if (next.stale !== stale) {
       stale = next.stale;
       void refresh();
-      void readCounts();
     } else if (next.counts !== counts && listIsShown() && matters(counts, next.counts)) refreshSoon();
     counts = next.counts;
   });

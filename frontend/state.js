@@ -2,9 +2,9 @@
  * The monitor's knowledge as one value, and `apply`, which makes the next one of a message. Pure.
  *
  * Rule 1: of two forms of a task the one with the higher revision is kept; a deleted one stays deleted.
- * Rule 2: a delta that does not follow the last one (`from`) is taken all the same, and `stale` grows: rows and
- * counts are to be read again. So with `resync`, and with a `hello` after which something can have been missed.
- * Rule 3: counts that were read by REST give way to those that a delta told after the question was asked.
+ * Rule 2: a delta that does not follow the last one (`from`) is taken all the same, and `stale` grows: rows are to be
+ * read again. So with `resync`, and with a `hello` after which something can have been missed.
+ * Rule 3: counts come with each hello and delta, all of them, and from nowhere else.
  */
 /** @import {Counts, Message, Patch, Rows, Sample, Series, State, Summary, Task} from "./types.js" */
 
@@ -13,12 +13,11 @@ export const HELD = 2000; // rows; those farthest from the last ones read are le
 
 /** @type {Counts} */
 const NONE = {pending: 0, scheduled: 0, running: 0, completed: 0, failed: 0, cancelled: 0};
-const NAMES = /** @type {(keyof Counts)[]} */ (Object.keys(NONE));
 
 /** @type {State} */
 export const START = {
   epoch: null, seq: 0, counts: NONE, total: 0, sys: null, samples: [], stale: 0, view: 0, found: null, fresh: 0,
-  complete: true, places: new Map(), tasks: new Map(), open: undefined, told: {},
+  complete: true, places: new Map(), tasks: new Map(), open: undefined,
 };
 
 /** @param {State} state @param {Message} message @returns {State} */
@@ -28,7 +27,7 @@ export function apply(state, message) {
       const {epoch, seq, counts, total, series, sys} = message;
       const missed = state.epoch !== null && (epoch !== state.epoch || seq !== state.seq);
       return {...state, epoch, seq, counts, total, sys, samples: samplesOf(series).slice(-SAMPLES),
-        told: Object.fromEntries(NAMES.map((name) => [name, seq])), stale: state.stale + Number(missed)};
+        stale: state.stale + Number(missed)};
     }
     case "delta": return delta(state, message);
     case "sys": {
@@ -52,12 +51,6 @@ export function apply(state, message) {
       const {open} = state, {task} = message;
       return {...state, open: task && open?.id === task.id && open.revision > task.revision ? open : task};
     }
-    case "counts": {
-      if (message.epoch !== state.epoch) return state;
-      const counts = {...state.counts};
-      for (const name of NAMES) if ((state.told[name] ?? -1) <= message.asked) counts[name] = message.counts[name];
-      return {...state, counts, total: NAMES.reduce((total, name) => total + counts[name], 0)};
-    }
     default: return state;
   }
 }
@@ -65,8 +58,6 @@ export function apply(state, message) {
 /** @param {State} state @param {Message & {type: "delta"}} message @returns {State} */
 function delta(state, {from, seq, tasks: patches, counts, total}) {
   if (seq < state.seq || (seq === state.seq && from !== seq)) return state; // heard before
-  const told = {...state.told};
-  for (const name of Object.keys(counts)) told[name] = seq;
   let {tasks, open} = state;
   const changed = Object.entries(patches).filter(([id]) => tasks.has(id));
   if (changed.length) {
@@ -76,8 +67,7 @@ function delta(state, {from, seq, tasks: patches, counts, total}) {
   }
   const patch = open ? patches[open.id] : undefined;
   if (open && patch !== undefined) open = merged(open, patch);
-  return {...state, seq, tasks, open, told, counts: {...state.counts, ...counts}, total,
-    stale: state.stale + Number(from !== state.seq)};
+  return {...state, seq, tasks, open, counts, total, stale: state.stale + Number(from !== state.seq)};
 }
 
 /** @template {Task} T @param {T | null} task @param {Patch | null} patch @returns {T | null} */

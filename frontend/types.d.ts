@@ -35,7 +35,7 @@ export interface Sample {
 export type Series = {window: string, step: number} & {[K in keyof Sample]: Sample[K][]};
 export interface State {
   epoch: string | null; seq: number; counts: Counts; total: number; sys: System | null; samples: Sample[];
-  /** Grows when the rows on the screen, and the counts, must be read again. */
+  /** Grows when the rows on the screen must be read again. */
   stale: number;
   /** Which list is shown; an answer for another one is dropped. */
   view: number;
@@ -49,13 +49,11 @@ export interface State {
   tasks: ReadonlyMap<string, Task | null>;
   /** The task beside the list: undefined none or not read yet, null deleted. */
   open: Summary | null | undefined;
-  /** Count names that a delta told, each with its seq. */
-  told: Readonly<Record<string, number>>;
 }
 export interface Rows {type: "rows", view: number, offset: number, tasks: Task[], found: number, fresh: number, complete: boolean}
 export type Message =
   | {type: "hello", epoch: string, seq: number, now: number, counts: Counts, total: number, series: Series, sys: System}
-  | {type: "delta", from: number, seq: number, tasks: Record<string, Patch | null>, counts: Partial<Counts>, total: number}
+  | {type: "delta", from: number, seq: number, tasks: Record<string, Patch | null>, counts: Counts, total: number}
   | {type: "sys"} & System
   | {type: "stat"} & Sample
   | {type: "resync", epoch: string, seq: number}
@@ -65,7 +63,6 @@ export type Message =
   | {type: "view"}
   | Rows
   | {type: "shift", by: number}
-  | {type: "open", task: Summary | null | undefined}
-  | {type: "counts", counts: Counts, epoch: string | null, asked: number};
+  | {type: "open", task: Summary | null | undefined};
 export interface Filter { text: string, model: string[], host: string[], type: string[], priority: string[], tag: string[] }
 export interface Route { page: "tasks" | "hosts" | "events", id: string | null, status: Status | null, filter: string, sort: string }

@@ -83,9 +83,7 @@ class Hub:
         self.series = Series()
         self._viewers: set[Viewer] = set()
         self._watched = trio.Event()
-        self._frames: dict[
-            tuple[int, int], str
-        ] = {}  # of this tick, by the seq and the version of the counts they begin with
+        self._frames: dict[int, str] = {}  # of this tick, by the seq that they begin with
         self._system: dict[str, Any] = {}
         self._progress: dict[int, Patch] = {}
         self._beats = 0
@@ -168,16 +166,15 @@ class Hub:
             if viewer.task in started:
                 viewer.restart()
 
-    def frame(self, seq: int, version: int, counts: Counts) -> str:
-        """Return the delta from *seq* and *counts* to now, without rows: it ends in `"tasks":{}}`."""
-        known = self._frames.get((seq, version))
+    def frame(self, seq: int) -> str:
+        """Return the delta from *seq* to now, with all counts and without rows: it ends in `"tasks":{}}`."""
+        known = self._frames.get(seq)
         if known is None:
-            changed = {name: count for name, count in self.counts.items() if count != counts.get(name)}
             total = sum(self.counts.values())
             known = frame_json(
-                "delta", from_=seq, seq=self.seq, counts=changed, total=total, tasks={}
+                "delta", from_=seq, seq=self.seq, counts=self.counts, total=total, tasks={}
             ).decode()
-            self._frames[seq, version] = known
+            self._frames[seq] = known
         return known
 
     def patches_since(self, seq: int, keys: Collection[int]) -> dict[int, Patch | None]:

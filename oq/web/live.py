@@ -132,7 +132,7 @@ class Client:
     def _note_told(self) -> None:
         hub = self._hub
         self._told, self._told_at = hub.seq, hub.ticks
-        self._counts, self._version = hub.counts, hub.counts_version
+        self._version = hub.counts_version
 
     def _counts_are_due(self) -> bool:
         hub = self._hub
@@ -155,10 +155,10 @@ class Client:
         hub = self._hub
         if self._lost:
             self._lost, self._told = False, hub.seq
-            self._counts, self._version = {}, -1
+            self._version = -1
             taken.append(frame_json("resync", epoch=self._queue.epoch, seq=hub.seq).decode())
         if self._patches or self._version < 0 or self._counts_are_due():
-            frame, patches = hub.frame(self._told, self._version, self._counts), self._patches
+            frame, patches = hub.frame(self._told), self._patches
             if patches:
                 rows = {format_id(key): patch for key, patch in patches.items()}
                 frame = frame.removesuffix(_NO_ROWS) + msgspec.json.encode(rows).decode() + "}"

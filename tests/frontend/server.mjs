@@ -12,7 +12,6 @@ export class Server {
   seq = 0;
   epoch = 1;
   #told = 0;
-  #counts = {};
   #patches = new Map();
   #number = 0;
 
@@ -29,7 +28,6 @@ export class Server {
 
   #tell() {
     this.#told = this.seq;
-    this.#counts = this.counts;
     this.#patches = new Map();
   }
 
@@ -53,9 +51,7 @@ export class Server {
   }
 
   delta() {
-    const counts = this.counts;
-    const changed = Object.fromEntries(Object.entries(counts).filter(([name, count]) => count !== this.#counts[name]));
-    const message = {type: "delta", from: this.#told, seq: this.seq, tasks: Object.fromEntries(this.#patches), counts: changed, total: this.tasks.size};
+    const message = {type: "delta", from: this.#told, seq: this.seq, tasks: Object.fromEntries(this.#patches), counts: this.counts, total: this.tasks.size};
     this.#tell();
     return message;
   }
@@ -66,10 +62,9 @@ export class Server {
       sys: {paused: false, draining: false, storage_ok: true, hosts: []}};
   }
 
-  /** More happened than is kept: what was to be told is gone, and a delta with all counts follows. */
+  /** More happened than is kept: what was to be told is gone, and a delta with the counts follows. */
   resync() {
     this.#tell();
-    this.#counts = {};
     return {type: "resync", epoch: String(this.epoch), seq: this.seq};
   }
 

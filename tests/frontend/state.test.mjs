@@ -7,7 +7,7 @@ import {Server, series} from "./server.mjs";
 const hello = (more = {}) => ({type: "hello", epoch: "a", seq: 5, now: 1, counts: START.counts, total: 0, series: series([]), sys: {paused: false, hosts: []}, ...more});
 const task = (id, revision, more = {}) => ({id, revision, created_at: "2026-01-01T00:00:00Z", type: "chat", priority: 5, status: "pending", model: "m", retry_count: 0, max_retries: 3, ...more});
 const rows = (state, tasks, more = {}) => ({type: "rows", view: state.view, offset: 0, tasks, found: tasks.length, fresh: 0, complete: true, ...more});
-const delta = (from, seq, tasks = {}, counts = {}, total = 0) => ({type: "delta", from, seq, tasks, counts, total});
+const delta = (from, seq, tasks = {}, counts = START.counts, total = 0) => ({type: "delta", from, seq, tasks, counts, total});
 
 test("a message never changes the state it is applied to", () => {
   const freeze = (value) => {
@@ -74,8 +74,8 @@ test("a delta that does not follow the last one asks for exactly one new reading
 
 test("a delta heard twice changes nothing", () => {
   let state = apply(START, hello());
-  const once = apply(state, delta(5, 8, {}, {failed: 2}, 2));
-  assert.equal(apply(once, delta(5, 8, {}, {failed: 1}, 1)), once);
+  const once = apply(state, delta(5, 8, {}, {...START.counts, failed: 2}, 2));
+  assert.equal(apply(once, delta(5, 8, {}, {...START.counts, failed: 1}, 1)), once);
 });
 
 test("another run of the server, or a hello after missed events, asks for a new reading; the first does not", () => {
@@ -111,19 +111,10 @@ test("at most so many rows are held, those around the screen", () => {
   assert.ok(state.tasks.size <= 2 * HELD + 100);
 });
 
-test("counts read by REST give way to those a delta told after the question", () => {
+test("a delta brings all counts, so that a lost one leaves none wrong", () => {
   let state = apply(START, hello());
-  state = apply(state, delta(5, 6, {}, {running: 3}, 3));
-  state = apply(state, {type: "counts", epoch: "a", asked: 5, counts: {...START.counts, running: 1, failed: 4}});
-  assert.deepEqual([state.counts.running, state.counts.failed, state.total], [3, 4, 7]);
-  assert.equal(apply(state, {type: "counts", epoch: "b", asked: 9, counts: START.counts}), state);
-});
-
-test("counts asked for before a hello give way to the hello's", () => {
-  let state = apply(START, hello());
-  state = apply(state, hello({seq: 9, counts: {...START.counts, failed: 3}}));
-  state = apply(state, {type: "counts", epoch: "a", asked: 5, counts: START.counts});
-  assert.equal(state.counts.failed, 3);
+  state = apply(state, delta(8, 9, {}, {...START.counts, running: 1, failed: 4}, 5));
+  assert.deepEqual([state.counts, state.total, state.stale], [{...START.counts, running: 1, failed: 4}, 5, 1]);
 });
 
 test("whatever is lost, doubled or restarted: once read again, the page is what the server is", () => {
@@ -148,11 +139,11 @@ test("whatever is lost, doubled or restarted: once read again, the page is what 
     let late = null;
     const ask = () => {
       read = state.stale;
-      const view = state.view, epoch = state.epoch, asked = state.seq;
+      const view = state.view;
       coming.push(() => {
         known = ids();
         return {...server.page(), view};
-      }, () => ({type: "counts", counts: {...server.counts}, epoch, asked}));
+      });
     };
     const answer = () => {
       const next = coming.shift();

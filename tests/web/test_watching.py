@@ -60,7 +60,7 @@ class Page:
             self.gaps += 1
             await self.read()
         self.seq, self.total = message["seq"], message["total"]
-        self.counts |= message["counts"]
+        self.counts = message["counts"]
         for id, patch in message["tasks"].items():
             if patch is None:
                 self.rows.pop(id, None)
