@@ -1,8 +1,8 @@
 /**
  * Which rows are read, and when.
  *
- * At the top of the newest-first list the window follows: no anchor, read again at most once a second when counts
- * changed. Scrolled, the anchor (the newest row of the moment) keeps every row at its place; newer ones are counted.
+ * At the top of the newest-first list the window follows: no anchor, read again when counts changed, at most once in
+ * `listSeconds`. Scrolled, the anchor (the newest row of the moment) keeps every row at its place; newer ones are counted.
  */
 import {effect, signal} from "./lib.js";
 import {ask, get} from "./api.js";
@@ -13,7 +13,6 @@ import {chosen, cursor, dispatch, link, listKey, route, state} from "./store.js"
 
 const PAGE = 100; // rows a request when scrolling
 const AROUND = 25; // rows read beyond the edge, so that a slow scroll meets no hole
-export const REFRESH_MS = 1000;
 const HEAL_MS = 15_000; // what counts cannot show is seen at the latest after this
 
 export const listError = signal(/** @type {ApiError | null} */ (null));
@@ -78,7 +77,7 @@ export function refresh(shared = false) {
 }
 
 function refreshSoon() {
-  timer ??= setTimeout(() => refresh(true), Math.max(0, readAt + REFRESH_MS - performance.now()));
+  timer ??= setTimeout(() => refresh(true), Math.max(0, readAt + state.peek().listSeconds * 1000 - performance.now()));
 }
 
 /** The list tells what part of it is on the screen. @param {number} first @param {number} count */

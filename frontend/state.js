@@ -16,7 +16,7 @@ const NONE = {pending: 0, scheduled: 0, running: 0, completed: 0, failed: 0, can
 
 /** @type {State} */
 export const START = {
-  epoch: null, seq: 0, counts: NONE, total: 0, sys: null, samples: [], stale: 0, view: 0, found: null, fresh: 0,
+  epoch: null, seq: 0, counts: NONE, total: 0, sys: null, samples: [], stale: 0, listSeconds: 1, view: 0, found: null, fresh: 0,
   complete: true, places: new Map(), tasks: new Map(), open: undefined,
 };
 
@@ -24,9 +24,9 @@ export const START = {
 export function apply(state, message) {
   switch (message.type) {
     case "hello": {
-      const {epoch, seq, counts, total, series, sys} = message;
+      const {epoch, seq, counts, total, series, sys, list_seconds: listSeconds} = message;
       const missed = state.epoch !== null && (epoch !== state.epoch || seq !== state.seq);
-      return {...state, epoch, seq, counts, total, sys, samples: samplesOf(series).slice(-SAMPLES),
+      return {...state, epoch, seq, counts, total, sys, listSeconds, samples: samplesOf(series).slice(-SAMPLES),
         stale: state.stale + Number(missed)};
     }
     case "delta": return delta(state, message);
@@ -40,6 +40,7 @@ export function apply(state, message) {
       return last && last.now >= sample.now ? state : {...state, samples: [...state.samples, sample].slice(-SAMPLES)};
     }
     case "resync": return {...state, epoch: message.epoch, seq: message.seq, stale: state.stale + 1};
+    case "ping": return {...state, listSeconds: message.list_seconds};
     case "view":
       return {...state, view: state.view + 1, found: null, fresh: 0, complete: true, places: new Map(), tasks: new Map()};
     case "rows": return rows(state, message);

@@ -37,6 +37,8 @@ export interface State {
   epoch: string | null; seq: number; counts: Counts; total: number; sys: System | null; samples: Sample[];
   /** Grows when the rows on the screen must be read again. */
   stale: number;
+  /** How long the page waits at least between two readings of its list. */
+  listSeconds: number;
   /** Which list is shown; an answer for another one is dropped. */
   view: number;
   /** How many tasks the list has, null before the first answer; `fresh` more are newer than its first row. */
@@ -52,12 +54,12 @@ export interface State {
 }
 export interface Rows {type: "rows", view: number, offset: number, tasks: Task[], found: number, fresh: number, complete: boolean}
 export type Message =
-  | {type: "hello", epoch: string, seq: number, now: number, counts: Counts, total: number, series: Series, sys: System}
+  | {type: "hello", epoch: string, seq: number, now: number, list_seconds: number, counts: Counts, total: number, series: Series, sys: System}
   | {type: "delta", from: number, seq: number, tasks: Record<string, Patch | null>, counts: Counts, total: number}
   | {type: "sys"} & System
   | {type: "stat"} & Sample
   | {type: "resync", epoch: string, seq: number}
-  | {type: "ping", now: number}
+  | {type: "ping", now: number, list_seconds: number}
   | {type: "tok", id: string, attempt: number, kind: "content" | "thinking", off: number, text: string}
   | {type: "error", error: string, code: string}
   | {type: "view"}

@@ -35,6 +35,7 @@ TICK_SECONDS, BEAT_SECONDS = 0.1, 1.0
 TOLD_MOST = (
     500  # viewers a second, all together: a thousand are told every two seconds, and the queue keeps its pace
 )
+READ_MOST = 25  # lists a second, by all pages together: fifty at the top read theirs every two seconds
 COUNTS_TICKS = 5  # a change of counts alone is told that many ticks after the last delta
 PING_BEATS = 5
 HOSTS_SECONDS = 5.0  # between two questions to the model servers while somebody watches
@@ -114,6 +115,10 @@ class Hub:
         """
         share = len(self._viewers) / TOLD_MOST
         return TICK_SECONDS if share <= TICK_SECONDS else share * random.uniform(0.5, 1.5)
+
+    def list_seconds(self) -> float:
+        """Return how long a page waits at least between two readings of its list: a second, or its share of READ_MOST."""
+        return max(1.0, round(len(self._viewers) / READ_MOST, 1))
 
     # --- ten times a second
     async def _tick_for_ever(self) -> None:
@@ -199,7 +204,9 @@ class Hub:
             self._say("sys", frame_json("sys", **system).decode())
         self._system = system
         if self._beats % PING_BEATS == 0:
-            self._say("ping", frame_json("ping", now=sample["now"]).decode())
+            self._say(
+                "ping", frame_json("ping", now=sample["now"], list_seconds=self.list_seconds()).decode()
+            )
         self._tell_progress()
         facts: dict[int, Patch] = {}
         for viewer in self._viewers:
@@ -250,6 +257,7 @@ class Hub:
             epoch=self._queue.epoch,
             seq=self.seq,
             now=self._queue.clock.now(),
+            list_seconds=self.list_seconds(),
             counts=self.counts,
             total=sum(self.counts.values()),
             series=self.series.rings["5m"].columns(),

@@ -58,7 +58,7 @@ export class Server {
 
   hello() {
     this.#tell();
-    return {type: "hello", epoch: String(this.epoch), seq: this.seq, now: this.seq, counts: this.counts, total: this.tasks.size, series: series([]),
+    return {type: "hello", epoch: String(this.epoch), seq: this.seq, now: this.seq, list_seconds: 1, counts: this.counts, total: this.tasks.size, series: series([]),
       sys: {paused: false, draining: false, storage_ok: true, hosts: []}};
   }
 

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import {apply, HELD, SAMPLES, START} from "../../frontend/state.js";
 import {Server, series} from "./server.mjs";
 
-const hello = (more = {}) => ({type: "hello", epoch: "a", seq: 5, now: 1, counts: START.counts, total: 0, series: series([]), sys: {paused: false, hosts: []}, ...more});
+const hello = (more = {}) => ({type: "hello", epoch: "a", seq: 5, now: 1, list_seconds: 1, counts: START.counts, total: 0, series: series([]), sys: {paused: false, hosts: []}, ...more});
 const task = (id, revision, more = {}) => ({id, revision, created_at: "2026-01-01T00:00:00Z", type: "chat", priority: 5, status: "pending", model: "m", retry_count: 0, max_retries: 3, ...more});
 const rows = (state, tasks, more = {}) => ({type: "rows", view: state.view, offset: 0, tasks, found: tasks.length, fresh: 0, complete: true, ...more});
 const delta = (from, seq, tasks = {}, counts = START.counts, total = 0) => ({type: "delta", from, seq, tasks, counts, total});
@@ -84,6 +84,14 @@ test("another run of the server, or a hello after missed events, asks for a new 
   assert.equal(apply(first, hello()).stale, 0);
   assert.equal(apply(first, hello({seq: 6})).stale, 1);
   assert.equal(apply(first, hello({epoch: "b"})).stale, 1);
+});
+
+test("the server says how often the list may be read", () => {
+  let state = apply(START, hello());
+  assert.equal(state.listSeconds, 1);
+  state = apply(state, {type: "ping", now: 2, list_seconds: 40});
+  assert.equal(state.listSeconds, 40);
+  assert.equal(apply(state, hello({epoch: "b", list_seconds: 2})).listSeconds, 2);
 });
 
 test("rows of another view are dropped", () => {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -14,7 +15,7 @@ from oq.config import settings_from
 from oq.core.ids import format_id
 from oq.errors import BackendError
 from oq.ports import BackendInfo
-from oq.web.hub import COUNTS_TICKS, TICK_SECONDS, TOLD_MOST, Hub
+from oq.web.hub import COUNTS_TICKS, READ_MOST, TICK_SECONDS, TOLD_MOST, Hub, Viewer
 from oq.web.live import Client
 
 from .conftest import TASK, FakeBackend, House, open_house
@@ -370,6 +371,21 @@ async def test_a_crowd_of_viewers_is_told_less_often_each(house: House) -> None:
     hub._viewers = set(range(1000))  # type: ignore[arg-type]
     pauses = [hub.pause() for _ in range(100)]
     assert 1000 / TOLD_MOST * 0.5 <= min(pauses) < max(pauses) <= 1000 / TOLD_MOST * 1.5
+
+
+async def test_a_crowd_of_pages_is_told_to_read_its_lists_less_often(
+    house: House, autojump_clock: Any
+) -> None:
+    hub = house.app.hub
+    async with house.client.websocket("/ws") as connection:
+        assert (await receive(connection, "hello"))["list_seconds"] == 1
+        crowd = [cast(Viewer, Mock(task=None, sees=lambda key: False)) for _ in range(2 * READ_MOST - 1)]
+        for viewer in crowd:
+            hub.add(viewer)
+        assert (await receive(connection, "ping"))["list_seconds"] == 2
+        for viewer in crowd:
+            hub.remove(viewer)
+        assert (await receive(connection, "ping"))["list_seconds"] == 1
 
 
 async def test_what_happened_to_a_task_between_its_reading_and_its_watch_is_told(
