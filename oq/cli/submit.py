@@ -44,7 +44,13 @@ _TEXT: list[Callable[[Any], Any]] = [
     click.option("--system", help="The instruction to the model; text, @file or -."),
     click.option("--format", metavar="json|@SCHEMA", help="Answer in JSON, or by a JSON schema."),
     click.option("--think", help="true, false, or a level such as high."),
-    click.option("--image", multiple=True, metavar="FILE", help="A picture; may be repeated."),
+    click.option(
+        "--image",
+        multiple=True,
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="A picture; may be repeated.",
+    ),
     click.option("--stream", is_flag=True, help="Print the text as it comes."),
 ]
 
@@ -78,9 +84,9 @@ def chat(session: Session, text: tuple[str, ...], messages: tuple[str, ...], **g
     said = inputs.parse_messages(messages)
     if text or not messages:
         said.append({"role": "user", "content": inputs.prompt_from(None, text, "message")})
-    pictures = _pictures(given.pop("image"))
+    pictures = given.pop("image")
     if pictures:
-        said[-1]["images"] = pictures
+        said[-1]["images"] = list(pictures)
     tools = given.pop("tools")
     if tools is not None:
         tools = inputs.parse_json(tools, "--tools takes a JSON list, best as @tools.json")
@@ -100,10 +106,11 @@ def chat(session: Session, text: tuple[str, ...], messages: tuple[str, ...], **g
 def generate(session: Session, text: tuple[str, ...], prompt: str | None, **given: Any) -> None:
     """Submit a prompt to continue: TEXT, --prompt, or what comes through a pipe."""
     prompt = inputs.prompt_from(prompt, text, "prompt")
-    pictures = _pictures(given.pop("image"))
     own = {name: given.pop(name) for name in ("suffix", "template", "raw")}
     model, options = given.pop("model"), _options(given)
-    _submit(session, builders.generate(model, prompt, images=pictures or None, **own, **options), given)
+    _submit(
+        session, builders.generate(model, prompt, images=given.pop("image") or None, **own, **options), given
+    )
 
 
 @submit.command()
@@ -130,10 +137,6 @@ def embed(
     model, options = given.pop("model"), _options(given)
     what = texts[0] if len(texts) == 1 else texts
     _submit(session, builders.embed(model, what, dimensions=dimensions, **options), given)
-
-
-def _pictures(files: tuple[str, ...]) -> list[Path]:
-    return [Path(file) for file in files]
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oq.cli import inputs
+from oq.cli import exits, inputs
 from oq.cli.output import STYLES, console, one_line, rich_table, seconds, when
 from oq.cli.session import Command, Session, pass_session
 from oq.errors import ServerUnreachable
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 @click.option("--rows", type=click.IntRange(1, 500), default=15, show_default=True, help="Tasks to show.")
 @click.option("--once", is_flag=True, help="Show it once.")
 @pass_session
-def top(session: Session, interval: float, rows: int, once: bool) -> None:
+def top(session: Session, interval: float, rows: int, once: bool) -> int:
     """Watch the queue live, until Ctrl-C."""
     screen = console(session)
     if once or not screen.is_terminal:
         screen.print(_look(session, rows, screen.width))
-        return
+        return exits.OK
     from rich.live import Live
 
     with Live(console=screen, auto_refresh=False, screen=True) as live:
@@ -42,7 +42,7 @@ def top(session: Session, interval: float, rows: int, once: bool) -> None:
                     live.update(Text(f"{error.message}\nstill trying …", style="red"), refresh=True)
                 time.sleep(max(0.1, interval))
         except KeyboardInterrupt:
-            return
+            return exits.INTERRUPTED
 
 
 def _look(session: Session, rows: int, width: int) -> Group:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -92,6 +93,12 @@ def test_all_flags_reach_the_model_server(oq: Oq, model_server: FakeOllama, tmp_
         "truncate": True,
     }  # fmt: skip
     assert asked(model_server).items() >= wanted.items()
+
+
+def test_a_picture_that_is_not_there_is_wrong_usage(oq: Oq):
+    found = oq("submit", "generate", "-m", "m", "--prompt", "p", "--image", "none.png")
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert "'none.png' does not exist" in found.stderr
 
 
 def test_an_embedding_says_what_came_and_json_has_it_all(oq: Oq):
@@ -404,6 +411,22 @@ def test_a_pipe_between_two_commands_works(oq: Oq, served: Served, queue: Client
     ids = [submit(oq, "x", "--delay", "1h") for _ in range(3)]
     found = run(served, "cancel", "-", "-y", input="\n".join(ids))
     assert (found.returncode, found.stdout, found.stderr) == (0, "3 of 3 tasks cancelled\n", "")
+
+
+def test_top_is_live_until_ctrl_c(oq: Oq, served: Served):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "oq", "--server", served.url, "top", "--interval", "0.1"]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment()) as process:
+        os.close(theirs)
+        seen = b""
+        id = ""
+        while not id or id.encode() not in seen:
+            seen += os.read(ours, 4096)
+            if not id and b"pending" in seen:  # it comes after the first look
+                id = submit(oq, "x", "--delay", "1h")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+    os.close(ours)
 
 
 def test_ctrl_c_in_attach_detaches_and_the_task_runs_on(
