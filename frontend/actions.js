@@ -1,7 +1,7 @@
 /** What a person can do to tasks and the queue; each says in a toast how it went. */
 import {ApiError, ask, post, taskPath} from "./api.js";
 import {count} from "./format.js";
-import {t} from "./i18n.js";
+import {t, tRefusal} from "./i18n.js";
 import {refresh, shownConditions} from "./list.js";
 import {chosen, dialog, dispatch, found, fresh, go, route, state, toast} from "./store.js";
 /** @import {Key} from "./i18n.js" */
@@ -10,7 +10,7 @@ import {chosen, dialog, dispatch, found, fresh, go, route, state, toast} from ".
 
 /** @param {unknown} error */
 export function failureText(error) {
-  if (error instanceof ApiError && error.status === 0) return t("error.unreachable");
+  if (error instanceof ApiError) return error.status === 0 ? t("error.unreachable") : tRefusal({error: error.message, code: error.code, field: error.field});
   return error instanceof Error ? error.message : String(error);
 }
 
@@ -40,7 +40,7 @@ export function actOnChosen(action, priority) {
     const {done, skipped, errors} = await post("/api/tasks/bulk", body);
     chosen.value = new Set();
     const counts = t(skipped ? "toast.doneSkipped" : "toast.done", {action: t(`did.${action}`), done: count(done), skipped: count(skipped)});
-    toast(skipped && errors[0] ? `${counts} ${errors[0].error}` : counts, done === 0);
+    toast(skipped && errors[0] ? `${counts} ${tRefusal(errors[0])}` : counts, done === 0);
     void refresh();
   });
   if (action === "retry" || action === "priority") void run();

@@ -7,10 +7,12 @@ const LANGUAGES = /** @type {const} */ (["en", "zh"]);
 const preferred = navigator.languages.some((name, index) => index === 0 && name.startsWith("zh")) ? "zh" : "en";
 export const language = preference("language", /** @type {"en" | "zh"} */ (preferred), LANGUAGES);
 const words = signal(/** @type {Record<string, string>} */ ({}));
+/** Of what the server says in English, by `code` or `code:field`. @type {Record<string, string>} */ let server = {};
 
 /** Load the words of the language in use; wait for it before the first drawing. */
 export async function loadWords() {
-  const found = language.peek() === "zh" ? await import("./i18n/zh.js") : await import("./i18n/en.js");
+  const found = language.peek() === "zh" ? await import("./i18n/zh.js") : {...await import("./i18n/en.js"), server: {}};
+  server = found.server;
   words.value = found.default;
   document.documentElement.lang = language.peek() === "zh" ? "zh-CN" : "en";
 }
@@ -28,4 +30,10 @@ export function t(key, values = {}) {
 /** Words for a name that the server says, or the name where there are none. @param {string} group @param {string} name */
 export function tName(group, name) {
   return words.value[`${group}.${name}`] ?? name;
+}
+
+/** What the server refused, in the reader's language; its own words follow where they say more. @param {{error: string, code: string, field?: string | null}} answer */
+export function tRefusal({error, code, field}) {
+  const exact = server[`${code}:${field?.replace(/^tags\[\d+\]$/, "tags")}`];
+  return exact ?? (server[code] ? `${server[code]}（${error}）` : error);
 }

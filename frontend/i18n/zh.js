@@ -64,3 +64,19 @@ export default {
   "waiting.next": "即将开始", "waiting.paused": "队列已暂停", "waiting.position": "队列第 {position} 位", "waiting.retry": "等待下次尝试", "waiting.scheduled": "已排期", "waiting.slots_busy": "所有槽位都忙", "waiting.soon": "预计随时开始",
   "waiting.storage": "磁盘拒绝写入", "waiting.until": "到 {time}（{in}后）",
 };
+
+/** 服务器的回答，按错误代码或“代码:字段”。服务器说英文；带字段的说明足以代替原文，其余的附上原文。 */
+export const server = {
+  "invalid_task:model": "模型名应为 1 至 500 个字符。", "invalid_task:payload.messages": "至少需要一条消息。", "invalid_task:payload.prompt": "提示不能为空。",
+  "invalid_task:payload.input": "至少需要一条文本。", "invalid_task:priority": "优先级应为 low、normal、high、critical，或 0 至 1000 的整数。",
+  "invalid_task:max_retries": "重试次数应为不小于 0 的整数。", "invalid_task:timeout": "时限应为秒数，或 250ms、5m、1h30m 这样的时长（最长十年）。",
+  "invalid_task:delay": "延迟应为秒数，或 250ms、5m、1h30m 这样的时长（最长十年）。", "invalid_task:tags": "每个标签为 1 至 200 个字符，不含逗号。",
+  backend_error: "模型服务器出错", bad_request: "请求无法理解", config_error: "设置有误", conflict: "任务当前的状态不允许此操作，或匹配的数量已改变",
+  error: "服务器出错，详见其日志", forbidden: "没有权限", idempotency_conflict: "同一个键已用于另一个任务", internal_error: "oq 自身出错，详见其日志",
+  invalid_task: "内容有误", lagged: "遗漏了部分事件", method_not_allowed: "此处不允许该操作", no_such_route: "没有这个地址", not_found: "没有这个任务：已被删除，或从未存在",
+  not_json: "不是有效的 JSON", queue_busy: "队列正忙，请稍后再试", queue_closed: "服务器正在排空或已停止", queue_full: "等待的任务已达上限，请稍后再试",
+  request_timeout: "请求没有及时到达", server_error: "服务器的回答出乎意料", server_unreachable: "服务器没有响应", storage_damaged: "存储已损坏，请恢复备份",
+  storage_error: "磁盘拒绝写入；已确认的任务没有丢失", storage_full: "磁盘已满；已确认的任务没有丢失", storage_locked: "另一个 oq 正在使用此数据",
+  task_cancelled: "任务已取消", task_failed: "任务失败", timeout: "等待超时；任务仍在继续", too_large: "内容超出大小限制", too_many: "连接或请求过多，请稍后再试",
+  too_many_failures: "错误的令牌过多，请稍后再试", unauthorized: "需要有效的令牌", unsupported_media_type: "内容类型必须是 JSON",
+};

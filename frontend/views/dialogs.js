@@ -1,5 +1,6 @@
 /** Questions, help and the token, each in a modal `dialog`: the browser keeps the focus inside and Escape closes it. */
 import {h, html, useLayoutEffect, useRef, useState} from "../lib.js";
+import {failureText} from "../actions.js";
 import {refusal, setToken} from "../api.js";
 import {t} from "../i18n.js";
 import {dialog} from "../store.js";
@@ -61,7 +62,7 @@ function Token() {
     const value = String(form.get("token") ?? "").trim();
     const error = await refusal(value);
     if (error) {
-      setWrong(error.message);
+      setWrong(failureText(error));
       return;
     }
     setToken(value, form.has("keep"));

@@ -93,6 +93,50 @@ def test_what_is_wrong_is_said_at_its_field(
     monitor.complaints = [text for text in monitor.complaints if "422" not in text]  # Chromium logs every 4xx
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("model", " ", "模型名应为 1 至 500 个字符。"),
+        ("delay", "soon", "延迟应为秒数"),
+        ("max_retries", "many", "重试次数应为不小于 0 的整数。"),
+        ("tags", "x" * 300, "每个标签为 1 至 200 个字符"),
+    ],
+)
+def test_what_is_wrong_is_said_in_chinese(
+    house: House, open_monitor: Open, field: str, value: str, said: str
+) -> None:
+    monitor = open_monitor(house, locale="zh-CN")
+    page = monitor.page
+    page.keyboard.press("n")
+    page.locator("form.new-task textarea").nth(1).fill("你好")
+    page.locator("#f-model").fill("llama3.2")
+    page.get_by_text("标签、延迟、选项、格式").click()
+    page.locator(f"#f-{field}").fill(value)
+    page.get_by_role("button", name="提交").click()
+    expect(page.locator(f"#e-{field}")).to_contain_text(said)
+    monitor.complaints = [text for text in monitor.complaints if "422" not in text]  # Chromium logs every 4xx
+
+
+def test_a_refused_action_is_said_in_chinese_with_the_servers_own_words(
+    house: House, open_monitor: Open
+) -> None:
+    id = house.submit("你好")
+    house.wait_status(id, "completed")
+    monitor = open_monitor(house, f"#/t/{id}", locale="zh-CN")
+    page = monitor.page
+    expect(page.locator(".drawer .id")).to_be_visible()
+    page.evaluate(
+        """async (id) => {
+        const {actOnOne} = await import('/static/actions.js');
+        window.wrong = await actOnOne(id, 'cancel');
+    }""",
+        id,
+    )
+    assert page.evaluate("window.wrong").startswith("任务当前的状态不允许此操作")
+    assert page.evaluate("window.wrong").endswith("）")
+    monitor.complaints = [text for text in monitor.complaints if "409" not in text]
+
+
 def test_a_failed_task_shows_its_error_its_attempts_and_can_be_cloned(
     house: House, open_monitor: Open
 ) -> None:

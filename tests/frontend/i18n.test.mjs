@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import {readdirSync, readFileSync} from "node:fs";
 import {test} from "node:test";
 import en from "../../frontend/i18n/en.js";
-import zh from "../../frontend/i18n/zh.js";
+import zh, {server} from "../../frontend/i18n/zh.js";
 
 const blanks = (text) => [...text.matchAll(/\{(\w+)\}/g)].map(([, name]) => name).sort();
 
@@ -25,4 +25,12 @@ test("every key is used, by itself or through its group", () => {
     return !sources.includes(`"${key}"`) && !sources.includes(`\`${group}.\${`) && !sources.includes(`tName("${group}"`);
   });
   assert.deepEqual(unused, []);
+});
+
+test("what the server may answer has words in Chinese", () => {
+  const reference = readFileSync(new URL("../../docs/reference/errors.md", import.meta.url), "utf8");
+  const [, answers] = reference.split("## Codes of answers"), [table] = answers.split("## Codes of failed tasks");
+  const codes = [...table.matchAll(/^\| `(\w+)` \| \d/gm)].map(([, code]) => code);
+  assert.ok(codes.length > 30);
+  assert.deepEqual(Object.keys(server).filter((name) => !name.includes(":")).sort(), codes.sort());
 });
