@@ -49,10 +49,12 @@ from oq.following import StreamEnd, StreamItem, StreamRestart, StreamText, joine
 from oq.health import Health
 from oq.hosts import HostFacts
 from oq.ports import Backend, BackendInfo, Clock, Journal, Offload, Query
+from oq.room import Room
 from oq.search import SLICE_KEYS, Found, Search
 from oq.stats import Stats, stats_of
 from oq.transcript import Transcripts
 
+TEXT_PART = 256 * 1024  # characters of a finished task, for one who follows it
 UNFINISHED = frozenset({Status.PENDING, Status.SCHEDULED, Status.RUNNING})
 T = TypeVar("T")
 
@@ -101,6 +103,7 @@ class Access(Commands):
         self._history = history
         self._backends = backends
         self._hosts = HostFacts(backends, clock)
+        self.room = Room(settings.queue.max_answer_memory)
         self._search = Search(
             catalog,
             journal,
@@ -219,14 +222,18 @@ class Access(Commands):
                     yield item
             task = await self.get_task(key)
             number = task.state.attempts[-1].number if task.state.attempts else 0
-            if task.state.status is Status.COMPLETED:
-                if attempt and number != attempt and lengths["content"]:
-                    yield StreamRestart(number)
-                    lengths = {"content": 0, "thinking": 0}
-                text, start = task.output, max(lengths["content"], skip)
-                if len(text) > start:
-                    yield StreamText(number, start, text[start:])
-            yield StreamEnd(task)
+            with self.room.held(
+                2 * len(task.result_json or b"")
+            ):  # beside it there is its text, or its last line
+                if task.state.status is Status.COMPLETED:
+                    if attempt and number != attempt and lengths["content"]:
+                        yield StreamRestart(number)
+                        lengths = {"content": 0, "thinking": 0}
+                    text = task.output
+                    for start in range(max(lengths["content"], skip), len(text), TEXT_PART):
+                        yield StreamText(number, start, text[start : start + TEXT_PART])
+                    del text
+                yield StreamEnd(task)
 
     def position(self, key: int) -> tuple[int, float | None] | None:
         """Return a waiting task's place (1 is next) and expected start in Unix seconds; None if it does not wait."""

@@ -143,6 +143,13 @@ class QueueSettings:
     max_result_bytes: int = _setting(
         64 * 2**20, SIZE, "Largest answer of a model server that is kept.", low=1024
     )
+    max_answer_memory: int = _setting(
+        256 * 2**20,
+        SIZE,
+        "Results of 1 MiB and more in memory at a time that readers have not taken yet, all together; more is 503. One "
+        "is always sent, however large.",
+        low=0,
+    )
     pack_interval: float = _setting(
         600.0, DURATION, "How often the data file is looked at, and packed if it has grown; 0 for never."
     )

@@ -19,6 +19,7 @@ from oq.web.errors import HttpError, InternalError, MethodNotAllowed, NoSuchRout
 from oq.web.gate import Gate
 from oq.web.guard import Guard
 from oq.web.openai.errors import openai_answer_of
+from oq.web.parts import Parts
 from oq.web.shared_lists import SharedLists
 from oq.web.submit import Asgi, FastSubmit, Receive, Scope, Send
 
@@ -100,7 +101,8 @@ def make_app(queue: Queue, settings: Settings) -> OqApp:
     async def watch_tokens() -> None:
         app.nursery.start_soon(app.gate.run)
 
-    app.asgi_app = Guard(FastSubmit(dropin, queue), settings, app.gate)  # type: ignore[method-assign,assignment]
+    parts = Parts(FastSubmit(dropin, queue), queue.room)
+    app.asgi_app = Guard(parts, settings, app.gate)  # type: ignore[method-assign,assignment]
     return app
 
 

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 from oq.dropin.batches import ENDPOINTS
 from oq.dropin.native import TYPES
 from oq.errors import OqError, TooLarge
-from oq.web.errors import Forbidden, answer_of
+from oq.web.errors import Forbidden
 from oq.web.gate import Gate, Grant
-from oq.web.openai.errors import openai_answer_of
+from oq.web.parts import answer_for
 from oq.web.rate import RateLimit
 from oq.web.submit import Answer, Asgi, Message, Receive, Scope, Send, send_answer
 from oq.web.unread import Body, closing, too_large
@@ -135,7 +135,7 @@ class Guard:
             if kind == "websocket":
                 await _deny_websocket(scope, receive, send, error, extra)
                 return
-            await self._answer(Body(receive, self._limit), scope, named_send, _answer_of(scope, error))
+            await self._answer(Body(receive, self._limit), scope, named_send, answer_for(scope, error))
             return
         if kind == "websocket":
             with self._gate.holding(grant):
@@ -154,7 +154,7 @@ class Guard:
         ):  # a change that began goes to its end
             await self._app(scope, body.receive, named_send)
         if body.cut and not started:
-            await self._answer(body, scope, named_send, _answer_of(scope, self._too_large(limit)))
+            await self._answer(body, scope, named_send, answer_for(scope, self._too_large(limit)))
         elif not body.ended:
             await body.finish(scope)
 
@@ -221,10 +221,6 @@ def _reads_all(scope: Scope) -> bool:
     return scope["method"] == "POST" and scope["path"] in READ_WHOLE
 
 
-def _answer_of(scope: Scope, error: OqError) -> Answer:
-    return openai_answer_of(error) if scope["path"].startswith("/v1/") else answer_of(error)
-
-
 def _safe(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     there = {name for name, _ in headers}
     return headers + [header for header in SAFE_HEADERS if header[0] not in there]
@@ -255,7 +251,7 @@ async def _deny_websocket(
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008})  # before accept: the server answers 403
         return
-    status, body, headers = answer_of(error)
+    status, body, headers = answer_for(scope, error)
     fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
     await send(
         {"type": "websocket.http.response.start", "status": status, "headers": _safe([*fields, *extra])}

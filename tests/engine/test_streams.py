@@ -12,7 +12,16 @@ import trio.testing
 from fakes import FakeBackend, open_fake_queue
 
 import oq
-from oq.errors import BackendError, QueueClosed, SubscriberLagged, TaskFailed, TaskNotFound, TooMany
+from oq.access import TEXT_PART
+from oq.errors import (
+    BackendError,
+    QueueBusy,
+    QueueClosed,
+    SubscriberLagged,
+    TaskFailed,
+    TaskNotFound,
+    TooMany,
+)
 from oq.following import StreamEnd, StreamItem, StreamRestart, StreamText
 from oq.ports import Piece
 from oq.queue import Queue
@@ -54,6 +63,36 @@ async def test_a_late_reader_gets_the_text_so_far_then_the_rest_then_the_end(aut
         assert text(found) == "one two three"
         assert isinstance(found[-1], StreamEnd)
         assert found[-1].task.output == "one two three"
+
+
+@pytest.mark.parametrize("offset", [0, 300_000])
+async def test_a_long_text_of_a_finished_task_comes_in_parts(autojump_clock: Any, offset: int) -> None:
+    backend = FakeBackend()
+    backend.pieces = ["漢x" * 500_000]
+    async with open_fake_queue(backend) as queue:
+        handle = await queue.submit(oq.generate("m", "x"))
+        await queue.wait(handle.key)
+        found: list[StreamItem] = []
+        await read(queue, handle.key, found, offset)
+        parts = [item for item in found if isinstance(item, StreamText)]
+        assert max(len(part.text) for part in parts) == TEXT_PART
+        assert [part.offset for part in parts] == list(range(offset, 1_000_000, TEXT_PART))
+        assert "".join(part.text for part in parts) == backend.pieces[0][offset:]
+
+
+async def test_readers_of_large_results_have_so_much_room_and_one_always_has(autojump_clock: Any) -> None:
+    backend = FakeBackend()
+    backend.pieces = ["x" * 2**21]
+    async with open_fake_queue(backend, max_answer_memory=2**20) as queue:
+        handle = await queue.submit(oq.generate("m", "x"))
+        await queue.wait(handle.key)
+        async with aclosing(queue.follow(handle.key)) as first:
+            await anext(first)
+            async with aclosing(queue.follow(handle.key)) as second:
+                with pytest.raises(QueueBusy, match=r"queue\.max_answer_memory"):
+                    await anext(second)
+        await read(queue, handle.key, found := [])
+        assert text(found) == backend.pieces[0]
 
 
 @pytest.mark.parametrize("offset", [0, 2, 5, 99])

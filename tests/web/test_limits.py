@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -211,6 +213,81 @@ async def test_bodies_that_find_no_room_are_refused_and_the_others_go_on() -> No
         await first.send_all(data[-100_000:])
         assert (await answer_of(first)).startswith(b"HTTP/1.1 200")
         assert (await server.ask(data)).startswith(b"HTTP/1.1 200")  # the room is free again
+
+
+async def large_result(server: Server, size: int) -> str:
+    """Return the path of the result of a task whose text has so many bytes."""
+    server.backend.pieces = ["x" * size]
+    answer = await server.ask(request("POST", "/api/tasks", BODY))
+    (id,) = re.findall(rb'"task_id":"(\w+)"', answer)
+    path = f"/api/tasks/{id.decode()}"
+    assert (await server.ask(request("GET", f"{path}/result?wait=20"))).startswith(b"HTTP/1.1 200")
+    return path
+
+
+async def stalled(stream: trio.SocketStream, path: str) -> None:
+    """Ask for it and do not read on."""
+    await stream.send_all(request("GET", path))
+    await stream.receive_some(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["/result", "", "/stream"])
+async def test_a_large_answer_to_a_slow_client_may_take_longer_than_the_send_timeout(what: str) -> None:
+    """It bounds how long a client takes nothing, not the whole."""
+    size = 8 * 2**20
+    async with running(send_timeout=0.4) as server:
+        path = await large_result(server, size)
+        async with await server.connect() as stream:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            await stream.send_all(request("GET", path + what))
+            began, count = trio.current_time(), 0
+            while count < size and (piece := await stream.receive_some(400_000)):
+                count += piece.count(b"x")
+                await trio.sleep(0.015)
+            assert count >= size
+            assert trio.current_time() - began > 0.4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["/result", ""])
+async def test_large_results_that_find_no_room_are_refused_until_others_are_read(what: str) -> None:
+    size = 8 * 2**20  # more than the sockets take
+    async with (
+        running(max_answer_memory=size * 3 // 2, send_timeout=20) as server,
+        connected(server, 1) as (first,),
+    ):
+        path = await large_result(server, size)
+        await stalled(first, path + what)
+        for _ in range(2):
+            answer = await server.ask(request("GET", path + what))
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b"queue.max_answer_memory" in answer
+            assert b"retry-after: 1" in answer
+            assert code_of(answer) == "queue_busy"
+        small = await server.ask(request("GET", f"{path}?view=summary"))
+        assert small.startswith(b"HTTP/1.1 200")
+        await first.aclose()
+        answer = b"HTTP/1.1 503"
+        while answer.startswith(b"HTTP/1.1 503"):
+            answer = await server.ask(request("GET", path + what))
+        assert answer.count(b"x") >= size
+
+
+@pytest.mark.slow
+async def test_a_stream_of_a_large_result_that_finds_no_room_says_so() -> None:
+    size = 8 * 2**20
+    async with (
+        running(max_answer_memory=3 * size, send_timeout=20) as server,
+        connected(server, 2) as (first, second),
+    ):
+        path = await large_result(server, size)
+        await stalled(first, f"{path}/stream")
+        await second.send_all(request("GET", f"{path}/stream"))
+        text = b""
+        while b"queue_busy" not in text:
+            text += await second.receive_some() or pytest.fail(f"ended: {text!r}")
+        assert b"queue.max_answer_memory" in text
 
 
 # --- requests
