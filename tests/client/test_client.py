@@ -299,10 +299,14 @@ def sse(seq: int, type: str) -> bytes:
     return f"id: e1-{seq}\nevent: {type}\ndata: {data}\n\n".encode()
 
 
+def told(**more: object) -> httpx.Response:
+    return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, **more)
+
+
 def test_events_reconnect_after_the_last_one_seen(serve):
     client, script = serve(
-        httpx.Response(200, stream=Broken(sse(1, "task_started"), b"id: e1-2\nevent: x\n")),
-        httpx.Response(200, content=sse(2, "task_completed")),
+        told(stream=Broken(sse(1, "task_started"), b"id: e1-2\nevent: x\n")),
+        told(content=sse(2, "task_completed")),
     )
     with client.subscribe(["task_started", "task_completed"]) as events:
         seen = [next(iter(events)).type for _ in range(2)]
@@ -312,7 +316,7 @@ def test_events_reconnect_after_the_last_one_seen(serve):
 
 
 def test_entering_a_subscription_waits_until_it_is_live(serve):
-    client, script = serve(reply(503, {"error": "x", "code": "too_many"}), httpx.Response(200, content=b""))
+    client, script = serve(reply(503, {"error": "x", "code": "too_many"}), told(content=b""))
     with client.subscribe():
         assert len(script.requests) == 2
 
