@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -118,7 +119,7 @@ def _server(session: Session, settings: Settings) -> tuple[bool, Finding]:
         return False, (
             "warn",
             "oq server",
-            f"what answers at {address} is no healthy oq server: {error.message}",
+            f"what answers at {address} is no healthy oq server; see that the address is right: {error.message}",
         )
     if not stats.storage_ok:
         return True, ("fail", "oq server", f"{address} runs, but its disk refuses writes: free some space")
@@ -161,7 +162,11 @@ def _disk(folder: Path) -> Finding:
     text = f"{free / 2**30:.1f} GiB free"
     if free < FREE_NONE:
         return "fail", "disk", f"{text}: new tasks will be refused; free some space"
-    return ("warn", "disk", f"{text}: that is little") if free < FREE_LOW else ("ok", "disk", text)
+    return (
+        ("warn", "disk", f"{text}: that is little; free some space")
+        if free < FREE_LOW
+        else ("ok", "disk", text)
+    )
 
 
 def _store(folder: Path, running: bool) -> Iterator[Finding]:
@@ -176,7 +181,11 @@ def _store(folder: Path, running: bool) -> Iterator[Finding]:
         yield "fail", "store", text
     held = lock.exists() and _locked(lock)
     if held and not running:
-        yield "warn", "lock", f"another process has {folder}; it is no server at the address asked for"
+        yield (
+            "warn",
+            "lock",
+            f"another process has {folder}, no server at the address asked for: stop it, or choose --data-dir",
+        )
     if not held:  # else they belong to what is going on
         for pattern, text in LEFT_BEHIND.items():
             for path in sorted(folder.glob(pattern)) if data.exists() else ():
@@ -301,14 +310,17 @@ def _strangers(settings: Settings) -> Iterator[Finding]:
 def _model_server(host: HostSettings, timeout: float) -> Finding:
     import httpx
 
+    from oq.client.deadline import answered_by, heed_deadlines
     from oq.client.transport import lost
     from oq.client.transport import settings as http_settings
 
     what, url = f"model server {host.name}", host.shown
+    timeout = max(timeout, 1.0)
     try:
-        with httpx.Client(**http_settings(host.url, max(timeout, 1.0))) as client:
+        client = heed_deadlines(httpx.Client(**http_settings(host.url, timeout)))
+        with client, answered_by(time.monotonic() + 2 * timeout):  # one for each answer
             version = client.get("/api/version").raise_for_status().json().get("version", "unknown")
-            models = client.get("/api/tags").raise_for_status().json().get("models", [])
+            models = len(client.get("/api/tags").raise_for_status().json().get("models") or ())
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return (
             "fail",
@@ -316,8 +328,8 @@ def _model_server(host: HostSettings, timeout: float) -> Finding:
             f"{url} cannot be reached ({lost(error).reason if isinstance(error, httpx.HTTPError) else error}): "
             "start it, as `ollama serve`, or check ollama.host",
         )
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return "fail", what, f"{url} answers, but not as Ollama does: check ollama.host"
     if not models:
         return "warn", what, f"{url} runs version {version} but has no models: `ollama pull llama3.2`"
-    return "ok", what, f"{url} runs version {version} with {len(models)} models"
+    return "ok", what, f"{url} runs version {version} with {models} models"

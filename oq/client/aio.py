@@ -12,6 +12,7 @@ import anyio
 import httpx
 
 from oq.client import transport as _transport
+from oq.client.body import CLOSE_SECONDS, Body, answered_by
 from oq.client.calls import Answer, Call, Lost
 from oq.client.flows import Emit, Flow, Now, Open, Patience, Pause, Read, Send
 from oq.client.streams import Connected, events, follow
@@ -35,9 +36,6 @@ class Channel(Protocol):
     """Where finished tasks go."""
 
     async def send(self, value: Any, /) -> object: ...
-
-
-CLOSE_SECONDS = 2.0  # for closing a connection, also while cancelled
 
 
 class AsyncClient:
@@ -261,19 +259,33 @@ class AsyncClient:
             return value
 
     async def _send(self, call: Call) -> Answer | Lost:
+        arriving = _transport.Arriving(call, self._timeout + call.hold, anyio.current_time)
         try:
             request = _transport.request(self._http, call, self._timeout, False)
-            arriving = _transport.Arriving(self._timeout + call.hold)
-            async with aclosing(await self._http.send(request, stream=True)) as response:
-                async for piece in response.aiter_bytes():
-                    arriving.add(piece)
+            with answered_by(arriving) as scope:
+                response = await self._http.send(request, stream=True)
+                return _transport.answer(response, await Body(response).whole(arriving, scope))
+            raise _transport.too_slow()
         except httpx.HTTPError as error:
             return _transport.lost(error)
-        return _transport.answer(response, arriving.whole())
+
+    async def _open(self, call: Call) -> tuple[Body | None, Answer | Lost]:
+        arriving = _transport.Arriving(call, _transport.SILENCE_SECONDS, anyio.current_time)
+        try:
+            request = _transport.request(self._http, call, self._timeout, True)
+            with answered_by(arriving) as scope:
+                response = await self._http.send(request, stream=True)
+                body = Body(response)
+                if response.is_success:
+                    return body, _transport.answer(response)
+                return None, _transport.answer(response, await body.whole(arriving, scope))
+            raise _transport.too_slow()
+        except httpx.HTTPError as error:
+            return None, _transport.lost(error)
 
     async def _iterate(self, flow: Flow[None]) -> AsyncGenerator[Any, None]:
-        response: httpx.Response | None = None
-        pieces: AsyncIterator[bytes] | None = None
+        body: Body | None = None
+        flowing = _transport.Flowing(anyio.current_time)
         outcome: Any = None
         try:
             while True:
@@ -286,32 +298,25 @@ class AsyncClient:
                     case Emit(item):
                         yield item
                     case Read():
-                        assert pieces is not None
+                        assert body is not None
                         try:
-                            outcome = await anext(pieces, None)
+                            piece = await body.read()
+                            outcome = None if piece is None else flowing.add(piece)
                         except httpx.HTTPError as error:
                             outcome = _transport.lost(error)
                     case Open(call):
-                        if response is not None:
-                            await response.aclose()
-                        request = _transport.request(self._http, call, self._timeout, True)
-                        try:
-                            response = await self._http.send(request, stream=True)
-                            outcome = _transport.answer(
-                                response, await response.aread() if not response.is_success else b""
-                            )
-                        except httpx.HTTPError as error:
-                            outcome = _transport.lost(error)
-                            continue
-                        pieces = response.aiter_bytes() if response.is_success else None
+                        if body is not None:
+                            await body.close()
+                        body, outcome = await self._open(call)
+                        flowing = _transport.Flowing(anyio.current_time)
                     case Pause(seconds):
                         await anyio.sleep(seconds)
                     case _:
                         raise AssertionError(step)
         finally:
-            if response is not None:
+            if body is not None:
                 with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-                    await response.aclose()
+                    await body.close()
 
 
 async def _called(callback: Callback, value: RemoteTask) -> None:

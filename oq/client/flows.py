@@ -131,10 +131,14 @@ class Lines:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []  # joined once, so that a long line takes no time of its square
 
     def feed(self, data: bytes) -> list[bytes]:
-        *whole, self._rest = (self._rest + data).split(b"\n")
+        if b"\n" not in data:
+            self._rest.append(data)
+            return []
+        *whole, rest = b"".join([*self._rest, data]).split(b"\n")
+        self._rest = [rest]
         return [line.rstrip(b"\r") for line in whole]
 
 
@@ -172,9 +176,9 @@ class EventParser:
             value = value.removeprefix(b" ")
             match name:
                 case b"id":
-                    self._id = value.decode()
+                    self._id = value.decode(errors="replace")
                 case b"event":
-                    self._event = value.decode()
+                    self._event = value.decode(errors="replace")
                 case b"data":
                     self._data.append(value)
         return found

@@ -9,6 +9,7 @@ import msgspec
 from oq.client.calls import NDJSON, SSE, Answer, Lost, named_error, task_path
 from oq.client.flows import Emit, EventParser, Flow, Lines, Open, Pause, Read, Tries
 from oq.client.verbs import Verbs
+from oq.errors import ServerError
 from oq.wire import RemoteLine, decode_event, decode_line
 
 
@@ -107,6 +108,10 @@ def events(verbs: Verbs, types: Any = None, after: str | int | None = None) -> F
         if not isinstance(outcome, Answer) or outcome.status >= 300:
             yield Pause(tries.failed(call, outcome))
             continue
+        if not outcome.headers.get("content-type", "").startswith(SSE):
+            raise ServerError(
+                f"{verbs.url} answers, but tells no events. Is it an oq server?", outcome.status
+            )
         if not live:
             live = True
             yield Emit(Connected())
@@ -116,7 +121,8 @@ def events(verbs: Verbs, types: Any = None, after: str | int | None = None) -> F
             if isinstance(piece, Lost):
                 broken = piece
                 break
-            tries.progress()
+            if b"\n" in piece:
+                tries.progress()
             found = parser.feed(piece)
             last = parser.last_id
             for event in found:

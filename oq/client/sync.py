@@ -15,6 +15,7 @@ import httpx
 
 from oq.client import transport as _transport
 from oq.client.calls import Answer, Call, Lost
+from oq.client.deadline import answered_by, expect_by, heed_deadlines
 from oq.client.flows import Emit, Flow, Now, Open, Patience, Pause, Read, Send
 from oq.client.streams import Connected, events, follow
 from oq.client.verbs import Hosts, Page, Spec, Verbs, result_of
@@ -33,7 +34,8 @@ class Client:
     Args:
         url: the server's address; without one that of OQ_URL, else http://localhost:7125.
         token: the server's access token, when it asks for one; without *url* and token that of OQ_TOKEN.
-        timeout: seconds for one answer of the server (not for a task: see `wait`).
+        timeout: seconds for one answer of the server, as a whole: each 1000 bytes that go or come allow one more.
+            Not for a task: see `wait`.
         patience: how often and how long to try again while the server cannot be reached or says "later".
     """
 
@@ -49,7 +51,9 @@ class Client:
         self.url, token = _transport.place(url, token)
         self._timeout = timeout
         self._verbs = Verbs(self.url, token, patience or Patience())
-        self._http = httpx.Client(transport=transport, **_transport.settings(self.url, timeout))
+        self._http = heed_deadlines(
+            httpx.Client(transport=transport, **_transport.settings(self.url, timeout))
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -236,19 +240,31 @@ class Client:
             return value
 
     def _send(self, call: Call) -> Answer | Lost:
+        arriving = _transport.Arriving(call, self._timeout + call.hold, time.monotonic)
         try:
             request = _transport.request(self._http, call, self._timeout, False)
-            arriving = _transport.Arriving(self._timeout + call.hold)
-            with closing(self._http.send(request, stream=True)) as response:
-                for piece in response.iter_bytes():
-                    arriving.add(piece)
+            with answered_by(arriving.until), closing(self._http.send(request, stream=True)) as response:
+                return _transport.answer(response, _read(response, arriving))
         except httpx.HTTPError as error:
             return _transport.lost(error)
-        return _transport.answer(response, arriving.whole())
+
+    def _open(self, call: Call) -> tuple[httpx.Response | None, Answer | Lost]:
+        arriving = _transport.Arriving(call, _transport.SILENCE_SECONDS, time.monotonic)
+        try:
+            request = _transport.request(self._http, call, self._timeout, True)
+            with answered_by(arriving.until):
+                response = self._http.send(request, stream=True)
+                if response.is_success:
+                    return response, _transport.answer(response)
+                with closing(response):
+                    return None, _transport.answer(response, _read(response, arriving))
+        except httpx.HTTPError as error:
+            return None, _transport.lost(error)
 
     def _iterate(self, flow: Flow[None]) -> Generator[Any, None, None]:
         response: httpx.Response | None = None
         pieces: Iterator[bytes] = iter(())
+        flowing = _transport.Flowing(time.monotonic)
         outcome: Any = None
         try:
             while True:
@@ -259,23 +275,16 @@ class Client:
                         yield item
                     case Read():
                         try:
-                            outcome = next(pieces, None)
+                            piece = next(pieces, None)
+                            outcome = None if piece is None else flowing.add(piece)
                         except httpx.HTTPError as error:
                             outcome = _transport.lost(error)
                     case Open(call):
                         if response is not None:
                             response.close()
-                        try:
-                            response = self._http.send(
-                                _transport.request(self._http, call, self._timeout, True), stream=True
-                            )
-                            outcome = _transport.answer(
-                                response, response.read() if not response.is_success else b""
-                            )
-                        except httpx.HTTPError as error:
-                            outcome = _transport.lost(error)
-                            continue
-                        pieces = response.iter_bytes() if response.is_success else iter(())
+                        response, outcome = self._open(call)
+                        pieces = iter(()) if response is None else response.iter_bytes()
+                        flowing = _transport.Flowing(time.monotonic)
                     case Pause(seconds):
                         time.sleep(seconds)
                     case _:
@@ -285,6 +294,13 @@ class Client:
         finally:
             if response is not None:
                 response.close()
+
+
+def _read(response: httpx.Response, arriving: _transport.Arriving) -> bytes:
+    for piece in response.iter_bytes():
+        arriving.add(piece)
+        expect_by(arriving.until)
+    return arriving.whole()
 
 
 class TaskHandle:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
-import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -92,26 +92,58 @@ def request(
 
 
 class Arriving:
-    """The body of an answer that is read as a whole: bounded in size, and in time by what has come of it.
+    """An answer that is read as a whole: bounded in size, and in time by what has gone and come of it.
 
-    *seconds* counts from now; each `SLOWEST` bytes allow one more. Raises `httpx.HTTPError` past a bound.
+    It is to be whole *seconds* from now; each `SLOWEST` bytes of *call*'s body and of the answer's allow one more.
+    *clock* tells seconds that only move forward. Raises `httpx.HTTPError` past a bound.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, call: Call, seconds: float, clock: Callable[[], float]) -> None:
         self._parts: list[bytes] = []
         self._size = 0
-        self._until = time.monotonic() + seconds
+        self._clock = clock
+        self._until = clock() + seconds + len(call.body or b"") / SLOWEST
+
+    @property
+    def until(self) -> float:
+        """When it is too late, as the clock tells it."""
+        return self._until + self._size / SLOWEST
 
     def add(self, piece: bytes) -> None:
         self._parts.append(piece)
         self._size += len(piece)
         if self._size > ANSWER_MAX:
             raise httpx.ReadError(f"its answer has more than {ANSWER_MAX} bytes")
-        if time.monotonic() > self._until + self._size / SLOWEST:
-            raise httpx.ReadTimeout("its answer arrived too slowly")
+        if self._clock() > self.until:
+            raise too_slow()
 
     def whole(self) -> bytes:
         return b"".join(self._parts)
+
+
+class Flowing:
+    """The lines of an open stream: each bounded as `Arriving` bounds an answer, and the stream not at all."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._size = 0
+        self._clock = clock
+        self._begun = clock()
+
+    def add(self, piece: bytes) -> bytes:
+        """Return *piece*, or raise `httpx.HTTPError`: another try of a server that does so is a failed one."""
+        ended = piece.rfind(b"\n")
+        if ended >= 0:
+            self._size, self._begun = 0, self._clock()
+        self._size += len(piece) - ended - 1
+        if self._size > ANSWER_MAX:
+            raise httpx.ReadError(f"a line of its answer has more than {ANSWER_MAX} bytes")
+        if self._size and self._clock() > self._begun + SILENCE_SECONDS + self._size / SLOWEST:
+            raise httpx.ReadError("a line of its answer arrived too slowly")
+        return piece
+
+
+def too_slow() -> httpx.ReadTimeout:
+    return httpx.ReadTimeout("its answer arrived too slowly")
 
 
 def answer(response: httpx.Response, body: bytes = b"") -> Answer:

@@ -155,7 +155,8 @@ class Verbs:
         params = query(filters) + [(name, str(value)) for name, value in where.items() if value is not None]
         answer = yield from self.ask("GET", "/api/tasks", params=params)
         tasks = wire.decode_tasks(answer.body)
-        return Page(int(answer.headers.get("x-total-count", len(tasks))), tasks)
+        total = answer.headers.get("x-total-count", "")
+        return Page(int(total) if total.isdecimal() else len(tasks), tasks)
 
     def wait(self, id: str, timeout: float | None = None) -> Flow[RemoteTask]:
         """Return the task once it is finished, whatever its end; `WaitTimeout` when that takes too long."""

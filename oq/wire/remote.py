@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from oq.core.model import FINISHED, Status
-from oq.errors import ServerError
+from oq.errors import InvalidTask, ServerError
 from oq.wire.scalars import parse_time
 
 
@@ -213,7 +213,7 @@ def _read(given: bytes | str | dict[str, Any] | list[Any], wanted: type[T]) -> T
         value = _decoded(given) if isinstance(given, (bytes, str)) else given
         # queues_by_priority has numbers as keys, which JSON writes as text
         return msgspec.convert(_with_times(value), wanted, strict=False, str_keys=True)
-    except (ValueError, RecursionError) as exc:
+    except (ValueError, RecursionError, InvalidTask) as exc:  # a time that is none is the server's here, too
         raise ServerError(f"the server's answer is not what this client knows: {exc}") from None
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from fake_ollama import FakeOllama
 
-from oq.cli.doctor import LEFT_BEHIND
+from oq.cli.doctor import FREE_LOW, FREE_NONE, LEFT_BEHIND
 from oq.client import Client
 from oq.config import settings_from
 from oq.core.messages import Step, Write
@@ -63,7 +69,132 @@ def test_a_folder_that_others_can_read_is_warned_of(bare: Oq, tmp_path: Path, po
 
 def test_a_data_folder_that_is_a_file_fails(bare: Oq, tmp_path: Path, port):
     (tmp_path / "data").write_text("")
-    assert findings(bare, "--data-dir", "data", "doctor", "--port", port)["data folder"][0] == "fail"
+    state, text = findings(bare, "--data-dir", "data", "doctor", "--port", port)["data folder"]
+    assert (state, text) == ("fail", f"{tmp_path / 'data'} is a file; choose another --data-dir")
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the permissions as they are for a user who owns everything here and is not root."""
+
+    def access(path: Path, mode: int) -> bool:
+        return (os.stat(path).st_mode >> 6) & mode == mode
+
+    monkeypatch.setattr(os, "access", access)
+
+
+def test_a_data_folder_that_cannot_be_written_fails(bare: Oq, tmp_path: Path, port, nobody: None):
+    (tmp_path / "data").mkdir(mode=0o500)
+    state, text = findings(bare, "--data-dir", "data", "doctor", "--port", port)["data folder"]
+    assert (state, text.startswith(f"{tmp_path / 'data'} is not writable")) == ("fail", True)
+    assert text.endswith("chown it, or choose --data-dir")
+
+
+def test_a_data_folder_that_cannot_be_made_fails(bare: Oq, tmp_path: Path, port, nobody: None):
+    (tmp_path / "mine").mkdir(mode=0o500)
+    state, text = findings(bare, "--data-dir", "mine/more/data", "doctor", "--port", port)["data folder"]
+    assert state == "fail"
+    assert text == (
+        f"{tmp_path / 'mine/more/data'} cannot be made: {tmp_path / 'mine'} is not writable; choose --data-dir"
+    )
+
+
+@pytest.mark.parametrize(
+    ("free", "state", "said"),
+    [
+        (FREE_LOW, "ok", "1.0 GiB free"),
+        (FREE_LOW - 1, "warn", "1.0 GiB free: that is little; free some space"),
+        (FREE_NONE, "warn", "0.1 GiB free: that is little; free some space"),
+        (FREE_NONE - 1, "fail", "0.1 GiB free: new tasks will be refused; free some space"),
+    ],
+)
+def test_a_disk_that_fills_is_told_in_time(
+    bare: Oq, port, monkeypatch: pytest.MonkeyPatch, free: int, state: str, said: str
+):
+    usage = shutil.disk_usage(".")._replace(free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert findings(bare, "--data-dir", "data", "doctor", "--port", port)["disk"] == (state, said)
+
+
+# --- what answers, and is something else
+
+
+@contextmanager
+def saying(body: bytes) -> Iterator[str]:
+    """Answer every request with 200 and *body*; give the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    "body", [b"It works!", b"[]", b'{"version": "1", "models": 7}', b"\xff", b"[" * 100_000]
+)
+def test_what_is_no_ollama_fails_as_a_model_server(bare: Oq, port, body: bytes):
+    with saying(body) as url:
+        found = findings(bare, "--ollama-host", url, "doctor", "--port", port)["model server default"]
+    assert found == ("fail", f"{url} answers, but not as Ollama does: check ollama.host")
+
+
+def test_a_model_server_without_models_is_told_how_to_get_one(bare: Oq, port):
+    with saying(b'{"version": "1", "models": []}') as url:
+        found = findings(bare, "--ollama-host", url, "doctor", "--port", port)["model server default"]
+    assert found == ("warn", f"{url} runs version 1 but has no models: `ollama pull llama3.2`")
+
+
+def test_what_is_no_oq_server_is_told_with_its_port(bare: Oq):
+    with saying(b"<html>") as url:
+        found = findings(bare, "doctor", "--port", url.rpartition(":")[2])
+    state, text = found["oq server"]
+    assert (state, text.partition(":")[0]) == ("warn", "what answers at http")
+    assert "is no healthy oq server; see that the address is right" in text
+    assert found["port"][0] == "fail"
+    assert found["port"][1].endswith("(Address already in use): stop what has it, or choose --port")
+
+
+def test_a_server_whose_disk_refuses_writes_fails(bare: Oq):
+    with saying(b'{"storage_ok": false}') as url:
+        state, text = findings(bare, "doctor", "--port", url.rpartition(":")[2])["oq server"]
+    assert (state, text) == (
+        "fail",
+        text.partition(" runs")[0] + " runs, but its disk refuses writes: free some space",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("queue: [", ("my.yaml", "YAML")),
+        ("queue:\n  max_wrokers: 3\n", ("my.yaml", "queue.max_wrokers", "max_workers")),
+        ("queue:\n  max_workers: many\n", ("my.yaml", "queue.max_workers", "many")),
+        (None, ("my.yaml",)),
+    ],
+    ids=["no YAML", "an unknown name", "a wrong value", "no file"],
+)
+def test_a_settings_file_that_is_wrong_fails_and_says_where(bare: Oq, tmp_path: Path, content, words):
+    if content is not None:
+        (tmp_path / "my.yaml").write_text(content)
+    found = findings(bare, "--config", "my.yaml", "doctor")
+    assert list(found) == ["settings"], "nothing can be looked at without them"
+    state, text = found["settings"]
+    assert state == "fail"
+    assert all(word in text for word in words), text
 
 
 def test_a_data_file_that_vanished_fails(bare: Oq, tmp_path: Path, port):
@@ -88,7 +219,8 @@ def test_a_folder_another_process_has_is_told(bare: Oq, tmp_path: Path, port):
     (tmp_path / "data").mkdir(mode=0o700)
     lock = FolderLock(tmp_path / "data")
     try:
-        assert findings(bare, "--data-dir", "data", "doctor", "--port", port)["lock"][0] == "warn"
+        state, text = findings(bare, "--data-dir", "data", "doctor", "--port", port)["lock"]
+        assert (state, text.endswith("stop it, or choose --data-dir")) == ("warn", True)
     finally:
         lock.release()
 

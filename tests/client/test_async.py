@@ -15,7 +15,7 @@ from oq import errors
 from oq.builders import chat, generate
 from oq.client import AsyncClient
 from tests.client.conftest import QUICK, Broken, Script
-from tests.client.test_client import END, SUBMITTED, TASK, lines, reply, sse, text
+from tests.client.test_client import END, SUBMITTED, TASK, lines, reply, sse, text, told
 
 Body = Callable[[AsyncClient], Awaitable[Any]]
 
@@ -63,8 +63,8 @@ def test_events_reconnect(run):
                     return seen
         return seen
 
-    first = httpx.Response(200, stream=Broken(sse(1, "task_started")))
-    assert run(body, first, httpx.Response(200, content=sse(2, "task_completed"))) == [
+    first = told(stream=Broken(sse(1, "task_started")))
+    assert run(body, first, told(content=sse(2, "task_completed"))) == [
         "task_started",
         "task_completed",
     ]

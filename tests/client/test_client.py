@@ -7,7 +7,7 @@ import pytest
 
 from oq import errors
 from oq.builders import chat, generate
-from oq.client import Client
+from oq.client import Client, Patience
 from tests.client.conftest import Broken
 
 TASK = {"id": "0f7x3kq2m00a5", "type": "chat", "model": "m", "status": "completed", "result": {"done": True}}
@@ -82,6 +82,68 @@ def test_a_cancel_that_was_never_sent_is_sent_again(serve):
     client, script = serve(httpx.ConnectError("refused"), reply(200, TASK))
     client.cancel("abc")
     assert len(script.requests) == 2
+
+
+@pytest.mark.parametrize("how", [httpx.ReadError("reset"), httpx.Response(502, text="bad gateway")])
+@pytest.mark.parametrize(
+    ("verb", "arguments"), [("cancel", ("a",)), ("retry", ("a",)), ("delete", ("a",)), ("bulk", ("cancel",))]
+)
+def test_what_may_have_been_done_already_is_not_sent_twice(serve, verb, arguments, how):
+    client, script = serve(how)
+    with pytest.raises((errors.ServerUnreachable, errors.ServerError)):
+        getattr(client, verb)(*arguments)
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("how", [httpx.ReadError("reset"), httpx.Response(502, text="bad gateway")])
+@pytest.mark.parametrize(
+    ("verb", "arguments", "answer"),
+    [
+        ("get", ("a",), TASK),
+        ("page", (), []),
+        ("priority", ("a", 5), TASK),
+        ("pause", (), {}),
+        ("drain", (0.0,), {}),
+        ("submit", ({"type": "chat"},), SUBMITTED),
+        ("submit_many", ([{"type": "chat"}],), {"submitted": 0, "failed": 0, "items": []}),
+    ],
+)
+def test_what_does_no_harm_twice_is_sent_again_as_it_was(serve, verb, arguments, answer, how):
+    client, script = serve(how, reply(200, answer))
+    getattr(client, verb)(*arguments)
+    first, second = script.requests
+    assert (first.url, first.content, first.headers) == (second.url, second.content, second.headers)
+
+
+def test_a_failure_inside_the_server_is_not_asked_for_again(serve):
+    client, script = serve(reply(500, {"error": "a mistake", "code": "internal_error"}))
+    with pytest.raises(errors.OqError, match="a mistake"):
+        client.status()
+    assert len(script.requests) == 1
+
+
+def test_the_pauses_together_are_bounded():
+    def refuse(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        raise httpx.ConnectError("refused")
+
+    asked: list[httpx.Request] = []
+    patience = Patience(retries=9, first=1e-6, longest=1e-6, total=3.5e-6, jitter=0)
+    with Client("http://oq.test", patience=patience, transport=httpx.MockTransport(refuse)) as client:
+        with pytest.raises(errors.ServerUnreachable):
+            client.status()
+    assert len(asked) == 4
+
+
+def test_each_step_of_a_call_has_its_bound(serve):
+    client, script = serve(reply(200, {}), reply(200, TASK), httpx.Response(200, content=lines(END)))
+    client.status()
+    client.wait("a", 10.0)
+    list(client.stream("a"))
+    plain, held, stream = [request.extensions["timeout"] for request in script.requests]
+    assert plain == {"connect": 5.0, "read": 30.0, "write": 30.0, "pool": None}
+    assert held == {**plain, "read": 40.0}
+    assert stream == {**plain, "read": 75.0}
 
 
 def test_an_unreachable_server_says_what_to_do(serve):
@@ -299,10 +361,14 @@ def sse(seq: int, type: str) -> bytes:
     return f"id: e1-{seq}\nevent: {type}\ndata: {data}\n\n".encode()
 
 
+def told(**more: object) -> httpx.Response:
+    return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, **more)
+
+
 def test_events_reconnect_after_the_last_one_seen(serve):
     client, script = serve(
-        httpx.Response(200, stream=Broken(sse(1, "task_started"), b"id: e1-2\nevent: x\n")),
-        httpx.Response(200, content=sse(2, "task_completed")),
+        told(stream=Broken(sse(1, "task_started"), b"id: e1-2\nevent: x\n")),
+        told(content=sse(2, "task_completed")),
     )
     with client.subscribe(["task_started", "task_completed"]) as events:
         seen = [next(iter(events)).type for _ in range(2)]
@@ -312,7 +378,7 @@ def test_events_reconnect_after_the_last_one_seen(serve):
 
 
 def test_entering_a_subscription_waits_until_it_is_live(serve):
-    client, script = serve(reply(503, {"error": "x", "code": "too_many"}), httpx.Response(200, content=b""))
+    client, script = serve(reply(503, {"error": "x", "code": "too_many"}), told(content=b""))
     with client.subscribe():
         assert len(script.requests) == 2
 

@@ -216,3 +216,35 @@ async def test_what_is_missing_below_v1_is_said_in_openais_form(house: House) ->
     problem = (await answer.get_json())["error"]
     assert problem["code"] == "no_such_route"
     assert "'/v1/responses'" in problem["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/nothing", 404, "no_such_route"),
+        ("GET", "/v1/", 404, "no_such_route"),
+        ("DELETE", "/v1/chat/completions/a/b", 404, "no_such_route"),
+        ("PUT", "/v1/batches", 405, "method_not_allowed"),
+        ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
+    ],
+)
+async def test_what_does_not_go_below_v1_is_said_in_openais_form(
+    house: House, method: str, path: str, status: int, code: str
+) -> None:
+    answer = await house.client.open(path, method=method)
+    said = await answer.get_json()
+    assert (answer.status_code, answer.content_type) == (status, "application/json")
+    assert list(said) == ["error"]
+    assert said["error"] == {
+        "message": said["error"]["message"], "type": "invalid_request_error", "param": None, "code": code,
+    }  # fmt: skip
+    assert said["error"]["message"]
+    assert ("Allow" in answer.headers) == (status == 405)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/", "/v10/chat", "/v1x", "/api/generate/more", "/nothing"])
+async def test_what_is_missing_elsewhere_is_said_in_our_form(house: House, path: str) -> None:
+    answer = await house.client.get(path)
+    said = await answer.get_json()
+    assert (answer.status_code, said["code"]) == (404, "no_such_route")
+    assert repr(path) in said["error"]

@@ -190,6 +190,17 @@ async def test_changes_of_watched_rows_and_all_counts_are_told(house: House, aut
     assert seq == house.queue.last_event
 
 
+async def test_a_delta_after_another_brings_all_counts_again(house: House, autojump_clock: Any) -> None:
+    await house.queue.pause()
+    async with house.client.websocket("/ws") as connection:
+        hello = await connection.receive_json()
+        for waiting in (1, 2, 3):
+            await house.submit()
+            delta = await receive(connection, "delta")
+            assert delta["counts"] == {**hello["counts"], "pending": waiting}
+            assert delta["total"] == waiting
+
+
 async def test_the_text_of_the_open_task_is_told(house: House, autojump_clock: Any) -> None:
     house.backend.close_gate()
     id = await house.submit()
