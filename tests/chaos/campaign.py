@@ -55,7 +55,7 @@ class Campaign:
         self._say = say
         self._luck = random.Random(seed)
         self.ledger = Ledger()
-        self.model = Model(random.Random(f"{seed}/model"))
+        self.model = Model(seed)
         self.clients = [Client(number, self.ledger, seed) for number in range(CLIENTS)]
         self.deaths: Counter[str] = Counter()  # by instant; "" is a random one
         self._past: list[
