@@ -112,7 +112,8 @@ async def test_two_batches_of_one_file_are_two(place: Place) -> None:
 async def test_a_cancel_while_results_are_written_gives_no_line_twice(
     fake: FakeOllama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waiting, all_made, go = trio.Event(), trio.Event(), threading.Event()
+    writing, go = [trio.Event(), trio.Event()], [threading.Event(), threading.Event()]
+    all_made = trio.Event()
     made: list[running._Result] = []
     calls: list[str] = []
     add, make = Results.add, running._Result
@@ -124,12 +125,11 @@ async def test_a_cancel_while_results_are_written_gives_no_line_twice(
         return made[-1]
 
     def slow_add(self: Results, lines: Any) -> None:
+        number = len(calls)
         calls.append("add")
-        if len(calls) == 1:
-            trio.from_thread.run_sync(waiting.set)
-            assert go.wait(PATIENCE)
-        elif len(calls) == 2:  # of the second and third line together, first the output
-            trio.from_thread.run(place.client.post, f"/v1/batches/{batch['id']}/cancel")
+        if number < 2:
+            trio.from_thread.run_sync(writing[number].set)
+            assert go[number].wait(PATIENCE)
         add(self, lines)
 
     fake.script(says("1"), says("2"), status(400, "no"))
@@ -140,10 +140,13 @@ async def test_a_cancel_while_results_are_written_gives_no_line_twice(
         batch = await begin(place, request("a"), request("b"), request("c"))
         await place.until(lambda: place.queue.stats().pending == 3)
         await place.queue.resume()
-        await waiting.wait()
+        await writing[0].wait()
         await all_made.wait()
         await trio.testing.wait_all_tasks_blocked()  # sent, they wait for the first to be written
-        go.set()
+        go[0].set()
+        await writing[1].wait()  # the other two together, first the output
+        await place.client.post(f"/v1/batches/{batch['id']}/cancel")
+        go[1].set()
         batch = await ended(place, batch["id"])
         assert batch["status"] == "cancelled"
         found = [json.loads(line)["custom_id"] for line in _all_lines(tmp_path, batch)]
