@@ -1,8 +1,8 @@
 """A campaign: lives of one server on one data folder, each ended by a kill, the account checked after each.
 
 The seed decides what the clients do, what each task is and how the model server answers it, and when each life ends; the
-machine decides how these fall together. So a broken rule fails again with the same seed and the same message, mostly
-in the same life; of which task it tells may differ.
+machine decides how these fall together. So a broken rule fails again with the same seed, mostly in the same life; which
+task shows it, and by which promise, may differ.
 """
 
 from __future__ import annotations
