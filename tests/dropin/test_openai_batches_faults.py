@@ -79,6 +79,29 @@ async def test_a_batch_whose_input_is_gone_fails_and_says_so(
     assert batch["errors"]["data"][0]["code"] == "file_not_found"
 
 
+@pytest.mark.parametrize(("cancel", "ends"), [(False, "failed"), (True, "cancelled")])
+async def test_a_batch_restored_without_its_input_ends_with_what_it_has(
+    fake: FakeOllama, tmp_path: Path, cancel: bool, ends: str
+) -> None:
+    async with open_place(tmp_path, fake.url) as place:
+        await place.queue.pause()
+        batch = await begin(place, request("a"), request("b"))
+        await place.until(lambda: place.queue.stats().pending == 2)
+    (part,) = (tmp_path / "files").glob("file-out*.part")
+    part.write_text(json.dumps({"custom_id": "a", "response": {}}) + "\n")
+    if not cancel:
+        (tmp_path / "files" / batch["input_file_id"]).unlink()
+    async with open_place(tmp_path, fake.url) as place:
+        if cancel:
+            (tmp_path / "files" / batch["input_file_id"]).unlink()
+            await place.client.post(f"/v1/batches/{batch['id']}/cancel")
+        batch = await ended(place, batch["id"])
+        assert batch["status"] == ends
+        assert batch["errors"]["data"][0]["code"] == "file_not_found"
+        assert [line["custom_id"] for line in await lines_of(place, batch["output_file_id"])] == ["a"]
+        assert not [task for task in await place.tasks() if not task.status.finished]
+
+
 async def test_a_file_that_is_deleted_while_a_batch_of_it_begins_is_either_kept_or_refused(
     place: Place,
 ) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 import trio
@@ -139,7 +139,9 @@ class BatchRunner:
             self._counts[id] = counts
             work = _Work(self, batch, done | failed, output, errors)
             expired = False
-            if batch.record.status == "in_progress" and len(done | failed) < counts.total:
+            left_over = len(done | failed) < counts.total
+            gone = left_over and not await on_disk(library.shelf.has, batch.record.input_file_id)
+            if batch.record.status == "in_progress" and left_over and not gone:
                 left = batch.record.expires_at - self._queue.clock.now()
                 with trio.CancelScope() as scope:
                     self._feeding[id] = scope
@@ -148,16 +150,17 @@ class BatchRunner:
                             await work.feed()
                         expired = window.cancelled_caught
                 batch = library.batch(id)
-            status = "completed"
+            status = "failed" if gone else "completed"
             if batch.record.status == "cancelling" or expired:
                 status = "cancelled" if batch.record.status == "cancelling" else "expired"
+            if status != "completed":
                 await self._cancel_tasks(id)
-                if counts.total:
+                if counts.total and not gone:
                     code = f"batch_{status}"
                     await work.miss(
                         code, f"the batch {'was cancelled' if status == 'cancelled' else 'expired'} before it"
                     )
-            await self._finish(id, status, output, errors)
+            await self._finish(id, status, output, errors, _input_gone(batch) if gone else None)
         finally:
             output.close()
             errors.close()
@@ -174,13 +177,12 @@ class BatchRunner:
             try:
                 return check_lines(self._library.shelf.lines(record.input_file_id), record.endpoint, limit)
             except FileNotFoundError:
-                message = f"the file {record.input_file_id} is gone from the data folder"
-                return 0, [{"code": "file_not_found", "message": message, "line": None, "param": None}]
+                return 0, [_input_gone(batch)]
 
         total, problems = await on_disk(check)
 
         def validated(batch: KeptBatch) -> KeptBatch:
-            errors = {"object": "list", "data": problems} if problems else None
+            errors = _listed(problems) if problems else None
             if batch.record.status == "cancelling":
                 counts = Counts(0 if problems else total)
                 changed = msgspec.structs.replace(batch.record, request_counts=counts, errors=errors)
@@ -191,7 +193,9 @@ class BatchRunner:
 
         return await self._library.change(record.id, validated)
 
-    async def _finish(self, id: str, status: str, output: Results, errors: Results) -> None:
+    async def _finish(
+        self, id: str, status: str, output: Results, errors: Results, problem: dict[str, object] | None
+    ) -> None:
         library, now, counts = self._library, self._queue.clock.now, self._counts[id]
 
         def finalizing(batch: KeptBatch) -> KeptBatch:
@@ -202,7 +206,7 @@ class BatchRunner:
         if status == "completed":
             await library.change(id, finalizing)
         files = []
-        named: dict[str, str | None] = {}
+        named: dict[str, Any] = {} if problem is None else {"errors": _listed([problem])}
         for field, file_id, results in zip(
             ("output_file_id", "error_file_id"),
             result_ids(library.batch(id).record),
@@ -361,6 +365,15 @@ class _Work:
             lines = [result.text for result in found if result.good is wanted]
             if lines:
                 results.add(lines)
+
+
+def _input_gone(batch: KeptBatch) -> dict[str, object]:
+    message = f"the file {batch.record.input_file_id} is gone from the data folder"
+    return {"code": "file_not_found", "message": message, "line": None, "param": None}
+
+
+def _listed(problems: list[dict[str, object]]) -> dict[str, object]:
+    return {"object": "list", "data": problems}
 
 
 def _first(group: ExceptionGroup[T]) -> T:

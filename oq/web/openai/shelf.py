@@ -56,6 +56,10 @@ class Shelf:
         """Delete a file that has not got its name."""
         Path(f"{self.path(id)}{PART}").unlink(missing_ok=True)
 
+    def has(self, id: str) -> bool:
+        """Return whether the whole file *id* is there."""
+        return self.path(id).exists()
+
     def delete(self, id: str) -> None:
         self.path(id).unlink(missing_ok=True)
 
