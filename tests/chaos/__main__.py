@@ -11,6 +11,7 @@ import math
 import secrets
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,8 +39,10 @@ def main() -> int:
                 lambda line: print(line, flush=True),
                 given.seconds,
             ).run()
-        except Broken as broken:
-            print(f"BROKEN: {broken}\nagain: python -m tests.chaos --kills {given.kills} --seed {seed}")
+        except Exception as error:  # whatever it is: without the seed it is of no use
+            if not isinstance(error, Broken):
+                traceback.print_exc()
+            print(f"BROKEN: {error}\nagain: python -m tests.chaos --kills {given.kills} --seed {seed}")
             return 1
     print(json.dumps(figures, indent=2))
     return 0

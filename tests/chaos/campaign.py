@@ -1,7 +1,8 @@
 """A campaign: lives of one server on one data folder, each ended by a kill, the account checked after each.
 
-The seed decides what the clients do, how the model server answers, and when each life ends; the machine decides how
-these fall together. So a seed that failed fails again after a few tries rather than at once.
+The seed decides what the clients do, what each task is and how the model server answers it, and when each life ends; the
+machine decides how these fall together. So a broken rule fails again with the same seed, mostly in the same life; which
+task shows it, and by which promise, may differ.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Campaign:
         self._say = say
         self._luck = random.Random(seed)
         self.ledger = Ledger()
-        self.model = Model(random.Random(f"{seed}/model"))
+        self.model = Model(seed)
         self.clients = [Client(number, self.ledger, seed) for number in range(CLIENTS)]
         self.deaths: Counter[str] = Counter()  # by instant; "" is a random one
         self._past: list[

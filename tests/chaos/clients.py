@@ -84,6 +84,7 @@ class Client:
         self.tasks: list[Known] = []
         self.answers = 0  # acknowledgements so far
         self._ledger = ledger
+        self._seed = seed
         self._made = 0
 
     def run(self, server: Server, life: int) -> None:
@@ -119,16 +120,17 @@ class Client:
     def _new(self) -> Known:
         self._made += 1
         marker = f"task-{self.number}.{self._made}"
+        luck = random.Random(f"{self._seed}/{marker}")  # the same task again, whatever was done before it
         body: Json = {
             "type": "generate",
             "model": "llama3.2",
-            "payload": {"prompt": marker + " " + "x" * self.luck.choice((0, 10, 900))},
-            "priority": self.luck.choice((1, 5, 10, 15)),
-            "max_retries": self.luck.choice((0, 2, 5)),
+            "payload": {"prompt": marker + " " + "x" * luck.choice((0, 10, 900))},
+            "priority": luck.choice((1, 5, 10, 15)),
+            "max_retries": luck.choice((0, 2, 5)),
         }
         due = None
-        if self.luck.random() < 0.2:
-            due = round(time.time() + self.luck.choice((0.3, 1.0, 3.0, FAR)), 6)
+        if luck.random() < 0.2:
+            due = round(time.time() + luck.choice((0.3, 1.0, 3.0, FAR)), 6)
             body["run_at"] = rfc3339(due)
         known = Known(marker, f"key {marker}", body, due, priorities={body["priority"]})
         self.tasks.append(known)

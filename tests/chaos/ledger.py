@@ -6,7 +6,7 @@ Rule 3. What was seen finished, or whose cancel was acknowledged, is asked of th
 Rule 4. A deleted task stays deleted.
 Rule 5. Attempts are numbered 1, 2, 3, all but the last are closed, and retry_count counts the failed ones since the
         last retry by hand: kills and interrupted attempts do not count.
-Rule 6. Nothing starts before it is due, and a due time does not move.
+Rule 6. Nothing starts before it is due, and a due time does not move: that of a submit, and that of a retry.
 Rule 7. Every attempt that the store calls succeeded or failed was seen by the model server in that life; what the
         model server saw and the store does not know can only be what a kill tore away from its commit.
 """
@@ -17,6 +17,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from oq.wire.scalars import parse_time
@@ -24,6 +25,7 @@ from tests.chaos.model import Asked
 
 FINISHED = ("completed", "failed", "cancelled")
 EARLY_SECONDS = 0.05  # two clocks of one machine: a server takes its offset to the wall clock once
+RETRY_FIRST, RETRY_MOST, JITTER = 1.0, 3.0, 0.1  # seconds, and a share of them: the settings in `life`
 TORN = 3  # attempts of one task that a kill may tear away: those of the last, uncommitted instants of a life
 
 LISTED = (
@@ -84,7 +86,7 @@ class Known:
             self.id = task["id"]
         expect(self.id == task["id"], "another id for the same idempotency key")
         expect(not self.deleted, "deleted, and there again")
-        before = self.seen
+        before, again = self.seen, self.retrying
         if before is not None:
             expect(task["revision"] >= before["revision"], "an older revision than was seen")
             if task["revision"] == before["revision"]:
@@ -104,6 +106,8 @@ class Known:
             self.settled_life = life if self.settled_life is None else self.settled_life
         self._check_attempts(task)
         self._check_due(task)
+        if before is not None and before["status"] == "scheduled" and not again:
+            self._check_start(before, task)
 
     def _check_attempts(self, task: Json) -> None:
         attempts = task.get("attempts", [])
@@ -112,6 +116,7 @@ class Known:
         running = bool(attempts) and "outcome" not in attempts[-1]
         expect(running == (task["status"] == "running"), "its last attempt says otherwise")
         counted = attempts[self.base :]
+        self._check_pauses(counted)
         outcomes = Counter(a.get("outcome") for a in counted)
         expect(
             outcomes["succeeded"] == (task["status"] == "completed"),
@@ -124,9 +129,26 @@ class Known:
         if task["status"] == "completed":
             expect(attempts[-1]["outcome"] == "succeeded", "something ran after it had succeeded")
 
+    def _check_pauses(self, counted: list[Json]) -> None:
+        """Hold the attempts after failed ones to the due times of retries, which hold from life to life."""
+        failures = 0
+        for attempt, following in pairwise(counted):
+            if attempt["outcome"] == "failed":
+                least = min(RETRY_FIRST * 2**failures, RETRY_MOST) * (1 - JITTER) - EARLY_SECONDS
+                failures += 1
+                pause = time_of(following["started_at"]) - time_of(attempt["finished_at"])
+                expect(pause >= least, f"attempt {following['number']} came {pause:.3f} s after a failed one")
+
     def _check_due(self, task: Json) -> None:
         if self.due is not None and task["status"] == "scheduled" and not task.get("attempts"):
             expect(abs(time_of(task["run_at"]) - self.due) < 0.002, "its due time has moved")
+
+    def _check_start(self, before: Json, task: Json) -> None:
+        """Hold the attempt that follows *before*, which was scheduled, to its due time."""
+        done = len(before.get("attempts", ()))
+        if len(task.get("attempts", ())) > done:
+            early = time_of(before["run_at"]) - time_of(task["attempts"][done]["started_at"])
+            expect(early < EARLY_SECONDS, f"attempt {done + 1} started {early:.3f} s before it was due")
 
 
 class Ledger:

@@ -14,8 +14,8 @@ from tests.cli.live import LISTENS, environment
 
 START_SECONDS = 60.0  # the machine may be busy
 FAST = {
-    "RETRY_INITIAL_DELAY": "100ms",
-    "RETRY_MAX_DELAY": "500ms",
+    "RETRY_INITIAL_DELAY": "1s",  # many a retry must still be to come when the next life begins
+    "RETRY_MAX_DELAY": "3s",
     "OQ_QUEUE__PACK_INTERVAL": "300ms",
     "QUEUE_MAX_COMPLETED_TASKS": "0",
     "LOG_LEVEL": "warning",

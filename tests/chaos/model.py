@@ -6,6 +6,7 @@ import random
 import re
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 from fake_ollama import Exchange, error_line, hangs_up, resets, says, status
@@ -26,14 +27,17 @@ class Asked:
 
 @dataclass
 class Model:
-    """`reply` is a reply of `fake_ollama`. *luck* is for the model's thread alone.
+    """`reply` is a reply of `fake_ollama`.
 
-    Each life of the server is given an address with its number as the path, so each request tells its life.
+    What becomes of a request follows from *seed*, its task, and how often that was asked before: not from the order in
+    which requests arrive, which is the machine's. Each life of the server is given an address with its number as the
+    path, so each request tells its life.
     """
 
-    luck: random.Random
+    seed: int
     asked: list[Asked] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    _times: Counter[str] = field(default_factory=Counter)
 
     async def reply(self, exchange: Exchange) -> None:
         found = MARKER.search(exchange.request.body)
@@ -42,9 +46,11 @@ class Model:
         with self.lock:
             asked = Asked(found[0].decode(), len(self.asked), time.time(), life)
             self.asked.append(asked)
+            luck = random.Random(f"{self.seed}/{asked.marker}/{self._times[asked.marker]}")
+            self._times[asked.marker] += 1
         text = (f"{asked.marker} ", f"answer {asked.serial}")
-        late = self.luck.choice((0.0, 0.0, 0.01, 0.05, 0.3))
-        fate = self.luck.random()
+        late = luck.choice((0.0, 0.0, 0.01, 0.05, 0.3))
+        fate = luck.random()
         await exchange.pause(late)
         if fate < 0.10:
             await status(503, "server busy")(exchange)
@@ -59,7 +65,7 @@ class Model:
         elif fate < 0.18:
             await status(400, "this prompt is not liked")(exchange)
         else:
-            await says(*text, pause=self.luck.choice((0.0, 0.02)))(exchange)
+            await says(*text, pause=luck.choice((0.0, 0.02)))(exchange)
             asked.answered = True
 
     def of_life(self, life: int) -> list[Asked]:

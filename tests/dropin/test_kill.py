@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -62,34 +63,136 @@ async def progress(client: httpx.AsyncClient, id: str) -> Any:
     return (await client.get(f"/v1/batches/{id}")).json()
 
 
+CONTENT = "".join(
+    json.dumps({"custom_id": str(number), "method": "POST", "url": "/v1/chat/completions", "body": {
+        "model": "llama3.2", "messages": [{"role": "user", "content": str(number)}]}}) + "\n"
+    for number in range(LINES)
+)  # fmt: skip
+
+
+async def begin(client: httpx.AsyncClient) -> str:
+    """Upload the lines and begin their batch; return its id."""
+    file = (
+        await client.post("/v1/files", files={"file": CONTENT.encode()}, data={"purpose": "batch"})
+    ).json()
+    asked = {"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "1h"}
+    id: str = (await client.post("/v1/batches", json=asked)).json()["id"]
+    return id
+
+
+async def until(client: httpx.AsyncClient, id: str, holds: Callable[[Any], bool]) -> Any:
+    while not holds(batch := await progress(client, id)):
+        await trio.sleep(0.01)
+    return batch
+
+
+async def names(client: httpx.AsyncClient, *files: str) -> Counter[str]:
+    """Return how often each custom id is in *files*."""
+    found: Counter[str] = Counter()
+    for file in files:
+        text = (await client.get(f"/v1/files/{file}/content")).text
+        found.update(json.loads(line)["custom_id"] for line in text.splitlines())
+    return found
+
+
+ONCE = {str(number): 1 for number in range(LINES)}
+
+
 @pytest.mark.slow
 async def test_a_batch_survives_two_kills(fake: FakeOllama, tmp_path: Path) -> None:
     fake.default = says("Hel", "lo", first_after=0.01)
-    content = "".join(
-        json.dumps({"custom_id": str(number), "method": "POST", "url": "/v1/chat/completions", "body": {
-            "model": "llama3.2", "messages": [{"role": "user", "content": str(number)}]}}) + "\n"
-        for number in range(LINES)
-    )  # fmt: skip
     async with serving(tmp_path, fake.url) as (client, process):
-        file = (
-            await client.post("/v1/files", files={"file": content.encode()}, data={"purpose": "batch"})
-        ).json()
-        asked = {"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "1h"}
-        id = (await client.post("/v1/batches", json=asked)).json()["id"]
+        id = await begin(client)
         process.send_signal(signal.SIGKILL)  # acknowledged, hardly begun
         await process.wait()
     with trio.fail_after(120):
         async with serving(tmp_path, fake.url) as (client, process):
-            while (await progress(client, id))["request_counts"]["completed"] < 10:
-                await trio.sleep(0.01)
+            await until(client, id, lambda batch: batch["request_counts"]["completed"] >= 10)
             process.send_signal(signal.SIGKILL)
             await process.wait()
         async with serving(tmp_path, fake.url) as (client, process):
-            while (batch := await progress(client, id))["status"] != "completed":
-                await trio.sleep(0.02)
+            batch = await until(client, id, lambda batch: batch["status"] == "completed")
             assert batch["request_counts"] == {"total": LINES, "completed": LINES, "failed": 0}
-            output = (await client.get(f"/v1/files/{batch['output_file_id']}/content")).text
-            ids = Counter(json.loads(line)["custom_id"] for line in output.splitlines())
-            assert ids == {str(number): 1 for number in range(LINES)}
+            assert await names(client, batch["output_file_id"]) == ONCE
             tasks = await client.get(f"/api/tasks?tag=batch:{id}&limit=1")
             assert tasks.headers["x-total-count"] == str(LINES)
+
+
+@pytest.mark.slow
+async def test_an_acknowledged_cancel_survives_a_kill(fake: FakeOllama, tmp_path: Path) -> None:
+    fake.default = says("Hel", "lo", first_after=0.05)
+    with trio.fail_after(120):
+        async with serving(tmp_path, fake.url) as (client, process):
+            id = await begin(client)
+            await until(client, id, lambda batch: batch["request_counts"]["completed"] >= 5)
+            answer = await client.post(f"/v1/batches/{id}/cancel")
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+            assert answer.json()["status"] == "cancelling"
+        async with serving(tmp_path, fake.url) as (client, process):
+            batch = await until(client, id, lambda batch: batch["status"] not in ("cancelling", "validating"))
+            assert batch["status"] == "cancelled"
+            assert await names(client, batch["output_file_id"], batch["error_file_id"]) == ONCE
+            assert batch["request_counts"]["total"] == LINES
+            unfinished = await client.get(f"/api/tasks?tag=batch:{id}&status=pending,running&limit=1")
+            assert unfinished.headers["x-total-count"] == "0"
+
+
+@pytest.mark.slow
+async def test_an_upload_that_a_kill_cut_off_gives_its_space_back(fake: FakeOllama, tmp_path: Path) -> None:
+    sent = trio.Event()
+
+    async def half_a_file() -> AsyncIterator[bytes]:
+        yield (
+            b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+            b'--x\r\nContent-Disposition: form-data; name="file"; filename="in.jsonl"\r\n\r\n'
+        )
+        yield b"y" * 4_000_000
+        sent.set()
+        await trio.sleep_forever()
+
+    async def upload(client: httpx.AsyncClient) -> None:
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        with pytest.raises(httpx.TransportError):
+            await client.post("/v1/files", content=half_a_file(), headers=kind)
+
+    files = tmp_path / "data" / "files"
+    with trio.fail_after(60):
+        async with serving(tmp_path, fake.url) as (client, process), trio.open_nursery() as nursery:
+            nursery.start_soon(upload, client)
+            await sent.wait()
+            while sum(path.stat().st_size for path in files.glob("*.part")) < 1_000_000:
+                await trio.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+            nursery.cancel_scope.cancel()
+        async with serving(tmp_path, fake.url) as (client, process):
+            assert (await client.get("/v1/files")).json()["data"] == []
+            assert list(files.iterdir()) == []
+
+
+@pytest.mark.slow
+async def test_a_batch_outlives_a_full_disk(fake: FakeOllama, tmp_path: Path) -> None:
+    """The kernel refuses to let a file of the server grow: no pretence is needed for a full disk."""
+    fake.default = says("Hel", "lo", first_after=0.05)
+
+    def limit(process: trio.Process, size: int) -> None:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    with trio.fail_after(120):
+        async with serving(tmp_path, fake.url) as (client, process):
+            id = await begin(client)
+            await until(client, id, lambda batch: batch["request_counts"]["completed"] >= 5)
+            limit(process, 1000)
+            while (await client.get("/health")).status_code != 503:
+                await trio.sleep(0.01)
+            refused = await client.post(
+                "/v1/files", files={"file": bytes(2_000_000)}, data={"purpose": "batch"}
+            )
+            assert refused.status_code == 507
+            limit(process, resource.RLIM_INFINITY)
+            batch = await until(client, id, lambda batch: batch["status"] == "completed")
+            assert batch["request_counts"] == {"total": LINES, "completed": LINES, "failed": 0}
+            assert await names(client, batch["output_file_id"]) == ONCE
+            kept = {path.name for path in (tmp_path / "data" / "files").iterdir()}
+            assert kept == {batch["input_file_id"], batch["output_file_id"]}, "what was refused left nothing"

@@ -8,7 +8,6 @@ import msgspec
 
 from oq.dropin.batches import BatchRecord, KeptBatch, read_batch
 from oq.dropin.terms import terms_of
-from oq.errors import InvalidTask, TaskConflict, TooMany
 from oq.web.exchange import Exchange
 from oq.web.openai.library import new_id
 from oq.web.openai.lists import JSON, page_of
@@ -21,11 +20,6 @@ async def create(house: Dropin, exchange: Exchange, **_: str) -> None:
     """Begin a batch; answered when it is on disk."""
     library = await house.open_library()
     asked, window = read_batch(await exchange.body())
-    if asked.input_file_id not in library.files:
-        raise InvalidTask(f"there is no file {asked.input_file_id[:100]!r}", "input_file_id")
-    limit = house.settings.dropin.max_batches
-    if len(library.unfinished()) >= limit:
-        raise TooMany(f"{limit} batches are not finished (dropin.max_batches); try again when some are")
     terms = terms_of(exchange.headers, {}, house.settings, "openai", batch=True)
     now, id = house.queue.clock.now(), new_id("batch_")
     record = BatchRecord(
@@ -33,8 +27,8 @@ async def create(house: Dropin, exchange: Exchange, **_: str) -> None:
         metadata=asked.metadata,
     )  # fmt: skip
     batch = KeptBatch(record, terms.priority, (*terms.tags, f"batch:{id}"), terms.timeout)
-    await library.keep(batch)
-    house.runner.start(batch)
+    await library.add_batch(batch)
+    house.runner.start(id)
     await exchange.whole(200, msgspec.json.encode(record), JSON)
 
 
@@ -53,12 +47,8 @@ async def one_batch(house: Dropin, exchange: Exchange, id: str) -> None:
 async def cancel(house: Dropin, exchange: Exchange, id: str) -> None:
     """Cancel a batch; what is done already is in its output."""
     library = await house.open_library()
-    batch = library.batch(id)
-    if batch.record.status not in ("validating", "in_progress"):
-        if batch.record.status != "cancelling":
-            raise TaskConflict(f"the batch {id} cannot be cancelled: it is {batch.record.status}")
-    else:
-        batch = await house.runner.cancel(batch)
+    library.batch(id)
+    batch = await house.runner.cancel(id)
     await exchange.whole(200, msgspec.json.encode(_shown(house, batch)), JSON)
 
 

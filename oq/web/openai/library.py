@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -11,7 +12,7 @@ import msgspec
 import trio
 
 from oq.dropin.batches import UNFINISHED, BatchRecord, FileRecord, KeptBatch
-from oq.errors import StorageError, StorageFull, TaskConflict, TaskNotFound, TooMany
+from oq.errors import InvalidTask, StorageError, StorageFull, TaskConflict, TaskNotFound, TooMany
 from oq.store.faults import FULL
 from oq.web.openai.shelf import Shelf
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FILE, BATCH = "file/", "batch/"  # prefixes of the records' names
 _encode = msgspec.json.encode
+logger = logging.getLogger(__name__)
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -55,6 +57,7 @@ class Library:
         self.files: dict[str, FileRecord] = {}
         self.batches: dict[str, KeptBatch] = {}
         self.loaded = trio.Event()
+        self._changing = trio.Lock()
 
     async def load(self) -> None:
         """Read what is on disk."""
@@ -64,9 +67,11 @@ class Library:
         for _, value in await self.queue.documents(BATCH):
             batch = msgspec.json.decode(value, type=KeptBatch)
             self.batches[batch.record.id] = batch
-        if self.files or self.batches:
-            growing = [id for batch in self.unfinished() for id in result_ids(batch.record)]
+        growing = [id for batch in self.unfinished() for id in result_ids(batch.record)]
+        try:
             await on_disk(self.shelf.sweep, [*self.files, *growing])
+        except StorageError as error:
+            logger.warning("what a crash left in the folder of files stays there: %s", error)
         self.loaded.set()
 
     def unfinished(self) -> list[KeptBatch]:
@@ -93,16 +98,43 @@ class Library:
         self.files[file.id] = file
 
     async def delete_file(self, id: str) -> None:
-        self.file(id)
-        for batch in self.unfinished():
-            if batch.record.input_file_id == id:
-                raise TaskConflict(f"the file {id} is read by the batch {batch.record.id}; cancel that first")
-        await self.queue.keep_documents({FILE + id: None})
-        self.files.pop(id, None)
+        async with self._changing:
+            self.file(id)
+            for batch in self.unfinished():
+                if batch.record.input_file_id == id:
+                    raise TaskConflict(
+                        f"the file {id} is read by the batch {batch.record.id}; cancel that first"
+                    )
+            await self.queue.keep_documents({FILE + id: None})
+            self.files.pop(id, None)
         await on_disk(self.shelf.delete, id)
 
-    async def keep(self, batch: KeptBatch, *files: FileRecord) -> KeptBatch:
-        """Put a batch on disk as it is now, together with its new files."""
+    async def add_batch(self, batch: KeptBatch) -> None:
+        """Put a new batch on disk, unless its input is not there or there are as many as may be."""
+        async with self._changing:
+            if batch.record.input_file_id not in self.files:
+                raise InvalidTask(f"there is no file {batch.record.input_file_id[:100]!r}", "input_file_id")
+            limit = self.settings.dropin.max_batches
+            if len(self.unfinished()) >= limit:
+                raise TooMany(
+                    f"{limit} batches are not finished (dropin.max_batches); try again when some are"
+                )
+            await self._keep(batch)
+
+    async def change(
+        self, id: str, how: Callable[[KeptBatch], KeptBatch], files: Sequence[FileRecord] = ()
+    ) -> KeptBatch:
+        """Put a batch on disk as *how* makes it of what it is, together with its new *files*.
+
+        One change at a time: else what was decided of one state would be written over another, such as that of a
+        cancel which is acknowledged meanwhile.
+        """
+        async with self._changing:
+            before = self.batch(id)
+            after = how(before)
+            return before if after is before else await self._keep(after, *files)
+
+    async def _keep(self, batch: KeptBatch, *files: FileRecord) -> KeptBatch:
         documents: dict[str, bytes | None] = {FILE + file.id: _encode(file) for file in files}
         documents[BATCH + batch.record.id] = _encode(batch)
         await self.queue.keep_documents(documents)

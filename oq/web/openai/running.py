@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import msgspec
 import trio
 
 from oq.access import UNFINISHED
@@ -33,7 +34,7 @@ from oq.dropin.batches import (
 from oq.dropin.openai_errors import openai_error
 from oq.dropin.openai_fields import OpenAiCall
 from oq.dropin.terms import Terms, task_of
-from oq.errors import Busy, InvalidTask, OqError, StorageError, TaskNotFound
+from oq.errors import Busy, InvalidTask, OqError, StorageError, TaskConflict, TaskNotFound
 from oq.ports import Query
 from oq.web.openai.library import Library, on_disk, result_ids
 from oq.web.openai.shelf import Results
@@ -42,6 +43,7 @@ from oq.web.openai.tasks import READERS, answer_body
 if TYPE_CHECKING:
     from oq.queue import Queue
 
+T = TypeVar("T", bound=Exception)
 logger = logging.getLogger(__name__)
 
 READ_LINES = 200  # lines read from disk in one go
@@ -65,18 +67,27 @@ class BatchRunner:
         async with trio.open_nursery() as self._nursery:
             await self._library.load()
             for batch in self._library.unfinished():
-                self._nursery.start_soon(self._guarded, batch)
+                self._nursery.start_soon(self._guarded, batch.record.id)
             await trio.sleep_forever()
 
-    def start(self, batch: KeptBatch) -> None:
+    def start(self, id: str) -> None:
         """Run a batch that is on disk."""
         assert self._nursery is not None
-        self._nursery.start_soon(self._guarded, batch)
+        self._nursery.start_soon(self._guarded, id)
 
-    async def cancel(self, batch: KeptBatch) -> KeptBatch:
+    async def cancel(self, id: str) -> KeptBatch:
         """Begin to cancel a batch; its tasks end, and its results so far become its output."""
-        batch = await self._library.keep(batch.now("cancelling", self._queue.clock.now()))
-        scope = self._feeding.get(batch.record.id)
+
+        def cancelling(batch: KeptBatch) -> KeptBatch:
+            status = batch.record.status
+            if status in ("validating", "in_progress"):
+                return batch.now("cancelling", self._queue.clock.now())
+            if status != "cancelling":
+                raise TaskConflict(f"the batch {id} cannot be cancelled: it is {status}")
+            return batch
+
+        batch = await self._library.change(id, cancelling)
+        scope = self._feeding.get(id)
         if scope is not None:
             scope.cancel()
         return batch
@@ -85,20 +96,36 @@ class BatchRunner:
         """Return how far a batch is."""
         return self._counts.get(batch.record.id, batch.record.request_counts)
 
-    async def _guarded(self, batch: KeptBatch) -> None:
-        """A batch that cannot go on must not end the others; it goes on at the next start."""
-        try:
-            await self._run(batch)
-        except OqError as error:
-            logger.error("batch %s stands still until the next start: %s", batch.record.id, error)
-        except Exception:
-            logger.exception("batch %s broke", batch.record.id)
-        finally:
-            self._feeding.pop(batch.record.id, None)
+    async def _guarded(self, id: str) -> None:
+        """Run a batch to its end. One that cannot go on must not end the others.
 
-    async def _run(self, batch: KeptBatch) -> None:
-        library, id = self._library, batch.record.id
-        if batch.record.status == "validating":
+        What the disk refuses is done again when it heals, as after a kill: from what is on disk. Anything else waits
+        for the next start.
+        """
+        told = False
+        while True:
+            refused: StorageError | None = None
+            try:
+                await self._run(id)
+            except* StorageError as group:
+                refused = _first(group)
+            except* OqError as group:
+                logger.error("batch %s stands still until the next start: %s", id, _first(group))
+            except* Exception:
+                logger.exception("batch %s broke; it goes on at the next start", id)
+            finally:
+                self._feeding.pop(id, None)
+            if refused is None:
+                return
+            if not told:
+                logger.error("batch %s waits for the disk: %s", id, refused)
+                told = True
+            await trio.sleep(RETRY_SECONDS)
+
+    async def _run(self, id: str) -> None:
+        library = self._library
+        batch = library.batch(id)
+        if batch.record.status == "validating" or not batch.record.request_counts.total:
             batch = await self._validate(batch)
             if batch.record.status == "failed":
                 return
@@ -112,7 +139,9 @@ class BatchRunner:
             self._counts[id] = counts
             work = _Work(self, batch, done | failed, output, errors)
             expired = False
-            if batch.record.status == "in_progress":
+            left_over = len(done | failed) < counts.total
+            gone = left_over and not await on_disk(library.shelf.has, batch.record.input_file_id)
+            if batch.record.status == "in_progress" and left_over and not gone:
                 left = batch.record.expires_at - self._queue.clock.now()
                 with trio.CancelScope() as scope:
                     self._feeding[id] = scope
@@ -121,15 +150,17 @@ class BatchRunner:
                             await work.feed()
                         expired = window.cancelled_caught
                 batch = library.batch(id)
-            status = "completed"
+            status = "failed" if gone else "completed"
             if batch.record.status == "cancelling" or expired:
                 status = "cancelled" if batch.record.status == "cancelling" else "expired"
+            if status != "completed":
                 await self._cancel_tasks(id)
-                code = f"batch_{status}"
-                await work.miss(
-                    code, f"the batch {'was cancelled' if status == 'cancelled' else 'expired'} before it"
-                )
-            await self._finish(batch, status, output, errors)
+                if counts.total and not gone:
+                    code = f"batch_{status}"
+                    await work.miss(
+                        code, f"the batch {'was cancelled' if status == 'cancelled' else 'expired'} before it"
+                    )
+            await self._finish(id, status, output, errors, _input_gone(batch) if gone else None)
         finally:
             output.close()
             errors.close()
@@ -138,39 +169,66 @@ class BatchRunner:
         return known_ids(self._library.shelf.lines(file_id, unfinished=True))
 
     async def _validate(self, batch: KeptBatch) -> KeptBatch:
+        """Look at the lines, also of a batch that is being cancelled: those of a wrong input are not counted."""
         record, now = batch.record, self._queue.clock.now
         limit = self._library.settings.dropin.max_batch_lines
 
         def check() -> tuple[int, list[dict[str, object]]]:
-            return check_lines(self._library.shelf.lines(record.input_file_id), record.endpoint, limit)
+            try:
+                return check_lines(self._library.shelf.lines(record.input_file_id), record.endpoint, limit)
+            except FileNotFoundError:
+                return 0, [_input_gone(batch)]
 
         total, problems = await on_disk(check)
-        if self._library.batch(record.id).record.status == "cancelling":
-            return await self._library.keep(self._library.batch(record.id))
-        if problems:
-            errors = {"object": "list", "data": problems}
-            return await self._library.keep(batch.now("failed", now(), errors=errors))
-        counts = Counts(total=total)
-        return await self._library.keep(batch.now("in_progress", now(), request_counts=counts))
 
-    async def _finish(self, batch: KeptBatch, status: str, output: Results, errors: Results) -> None:
-        library, now = self._library, self._queue.clock.now
+        def validated(batch: KeptBatch) -> KeptBatch:
+            errors = _listed(problems) if problems else None
+            if batch.record.status == "cancelling":
+                counts = Counts(0 if problems else total)
+                changed = msgspec.structs.replace(batch.record, request_counts=counts, errors=errors)
+                return msgspec.structs.replace(batch, record=changed)
+            if problems:
+                return batch.now("failed", now(), errors=errors)
+            return batch.now("in_progress", now(), request_counts=Counts(total))
+
+        return await self._library.change(record.id, validated)
+
+    async def _finish(
+        self, id: str, status: str, output: Results, errors: Results, problem: dict[str, object] | None
+    ) -> None:
+        library, now, counts = self._library, self._queue.clock.now, self._counts[id]
+
+        def finalizing(batch: KeptBatch) -> KeptBatch:
+            if batch.record.status == "cancelling":
+                return batch  # acknowledged in the last moment: it ends cancelled, with all its results
+            return batch.now("finalizing", now(), request_counts=counts)
+
         if status == "completed":
-            batch = await library.keep(batch.now("finalizing", now(), request_counts=self.counts(batch)))
+            await library.change(id, finalizing)
         files = []
-        named: dict[str, str | None] = {}
-        for field, id, results in zip(
-            ("output_file_id", "error_file_id"), result_ids(batch.record), (output, errors), strict=True
+        named: dict[str, Any] = {} if problem is None else {"errors": _listed([problem])}
+        for field, file_id, results in zip(
+            ("output_file_id", "error_file_id"),
+            result_ids(library.batch(id).record),
+            (output, errors),
+            strict=True,
         ):
             size = results.size
             results.close()
             if size:
-                await on_disk(library.shelf.publish, id)
-                name = f"{batch.record.id}_{field.removesuffix('_file_id')}.jsonl"
-                files.append(FileRecord(id, size, int(now()), name, "batch_output"))
-                named[field] = id
-        counts = self._counts.pop(batch.record.id)
-        await library.keep(batch.now(status, now(), request_counts=counts, **named), *files)
+                await on_disk(library.shelf.publish, file_id)
+                name = f"{id}_{field.removesuffix('_file_id')}.jsonl"
+                files.append(FileRecord(file_id, size, int(now()), name, "batch_output"))
+                named[field] = file_id
+            else:
+                await on_disk(library.shelf.forget, file_id)
+
+        def ended(batch: KeptBatch) -> KeptBatch:
+            last = "cancelled" if batch.record.status == "cancelling" else status
+            return batch.now(last, now(), request_counts=counts, **named)
+
+        await library.change(id, ended, files)
+        del self._counts[id]
 
     async def _cancel_tasks(self, id: str) -> None:
         tag = frozenset({f"batch:{id}"})
@@ -295,11 +353,30 @@ class _Work:
                         found.append(gathered.receive_nowait())
                     except (trio.WouldBlock, trio.EndOfChannel):
                         break
-                for results, wanted in ((self._output, True), (self._errors, False)):
-                    lines = [result.text for result in found if result.good is wanted]
-                    if lines:
-                        await on_disk(results.add, lines)
-                # No await from here on: what is written is known, also when the batch is cancelled now.
+                # One thread call for both files, and no await after it: what is written is known, also when the batch
+                # is cancelled now. Else it would get a second line.
+                await on_disk(self._write, found)
                 self._known.update(result.custom_id for result in found)
                 good = sum(1 for result in found if result.good)
                 self._runner.note(self._batch.record.id, good, len(found) - good)
+
+    def _write(self, found: list[_Result]) -> None:
+        for results, wanted in ((self._output, True), (self._errors, False)):
+            lines = [result.text for result in found if result.good is wanted]
+            if lines:
+                results.add(lines)
+
+
+def _input_gone(batch: KeptBatch) -> dict[str, object]:
+    message = f"the file {batch.record.input_file_id} is gone from the data folder"
+    return {"code": "file_not_found", "message": message, "line": None, "param": None}
+
+
+def _listed(problems: list[dict[str, object]]) -> dict[str, object]:
+    return {"object": "list", "data": problems}
+
+
+def _first(group: ExceptionGroup[T]) -> T:
+    """Return the first error in a group of groups."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,8 +48,17 @@ class Shelf:
 
     def give_up(self, id: str, file: BinaryIO) -> None:
         """Forget a file that was begun."""
-        file.close()
+        with suppress(OSError):  # a full disk refuses what is still to be written, once more
+            file.close()
+        self.forget(id)
+
+    def forget(self, id: str) -> None:
+        """Delete a file that has not got its name."""
         Path(f"{self.path(id)}{PART}").unlink(missing_ok=True)
+
+    def has(self, id: str) -> bool:
+        """Return whether the whole file *id* is there."""
+        return self.path(id).exists()
 
     def delete(self, id: str) -> None:
         self.path(id).unlink(missing_ok=True)
@@ -76,7 +87,8 @@ class Shelf:
         path = f"{self.path(id)}{PART}"
         if self.path(id).exists():  # a crash came between its name and the record that says so
             os.replace(self.path(id), path)
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        # Without a buffer: what the disk refused once must not be written again when the file is closed.
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
         size = file.seek(0, os.SEEK_END)
         keep = _after_last_newline(file, size)
         if keep < size:  # a crash cut the last line in two
@@ -99,7 +111,7 @@ class Shelf:
 class Results:
     """A file of results that grows."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: FileIO) -> None:
         self._file = file
 
     @property
@@ -107,16 +119,23 @@ class Results:
         return self._file.tell()
 
     def add(self, lines: Iterable[bytes]) -> None:
-        """Write *lines*, newlines included; they are on disk when this returns."""
-        self._file.write(b"".join(lines))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Write *lines*, newlines included; they are on disk when this returns, and none of them when it raises."""
+        before, data = self._file.tell(), memoryview(b"".join(lines))
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            with suppress(OSError):  # then the half line is cut off when the results are opened again
+                self._file.truncate(before)
+                self._file.seek(before)
+            raise
 
     def close(self) -> None:
         self._file.close()
 
 
-def _after_last_newline(file: BinaryIO, size: int) -> int:
+def _after_last_newline(file: FileIO, size: int) -> int:
     end = size
     while end > 0:
         start = max(0, end - TAIL_BYTES)
