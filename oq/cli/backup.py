@@ -27,11 +27,17 @@ def backup(session: Session, folder: Path, full: bool, data_dir: str | None) -> 
     from oq.store.backup import back_up
 
     made = back_up(data_folder(session, data_dir), folder.expanduser(), full=full)
-    answer: dict[str, Any] = {"kind": made.kind, "path": str(made.path), "bytes": made.size}
+    answer: dict[str, Any] = {
+        "kind": made.kind,
+        "path": str(made.path),
+        "bytes": made.size,
+        "files": made.files,
+    }
+    files = f"; {made.files} new file{'s' if made.files > 1 else ''} of batches" if made.files else ""
     if made.kind == "unchanged":
-        _say(session, answer, f"nothing has changed since the last backup in {folder}")
+        _say(session, answer, f"nothing has changed since the last backup in {folder}{files}")
     else:
-        _say(session, answer, f"{made.path}: {made.kind}, {made.size} bytes")
+        _say(session, answer, f"{made.path}: {made.kind}, {made.size} bytes{files}")
 
 
 @click.command(cls=Command)

@@ -2,7 +2,7 @@
 
 A data file only grows at its end, so an incremental backup is the bytes that came since the last one. A pack puts
 another file in its place: the next backup is then a full one. One that is under way is not disturbed: it reads the file by
-a second name of its own.
+a second name of its own. The files of batches never change; each is copied once, after the data file that names it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from oq.errors import StorageDamaged, StorageError
 from oq.store.faults import translated
 from oq.store.inspect import inspect_file
 from oq.store.lock import FolderLock
-from oq.store.storages import FILE_NAME, DataFolder, fsync_path
+from oq.store.storages import FILE_NAME, FILES_FOLDER, PART, DataFolder, fsync_path
 
 NAME_SECONDS = 2.0  # how long to wait for a second that has no backup yet
 PINNED = "backup-*.fs"  # that second name, in the data folder; * is the process
@@ -47,11 +47,15 @@ class _Options:
 
 @dataclasses.dataclass(frozen=True)
 class Backup:
-    """One file of a backup folder; *kind* is ``full``, ``incremental``, or ``unchanged``: then no file was made."""
+    """One file of a backup folder; *kind* is ``full``, ``incremental``, or ``unchanged``: then no file was made.
+
+    *files* of batches were copied, too.
+    """
 
     kind: str
     path: Path
     size: int
+    files: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +82,12 @@ def back_up(folder: Path, target: Path, *, full: bool = False) -> Backup:
             repozo.do_backup(_Options(str(target), str(pinned), full=full))
         except Exception as exc:
             raise translated(exc, f"in {folder} cannot be backed up to {target}") from exc
-        return _made(sorted(set(target.iterdir()) - before), target)
+        made = _made(sorted(set(target.iterdir()) - before), target)
+        try:
+            files = _copy_files(folder / FILES_FOLDER, target / FILES_FOLDER)
+        except OSError as exc:
+            raise translated(exc, f"of the batches in {folder} cannot be backed up to {target}") from exc
+        return dataclasses.replace(made, files=files)
 
 
 def restore(source: Path, folder: Path, *, at: float | None = None, force: bool = False) -> Restored:
@@ -109,6 +118,9 @@ def restore(source: Path, folder: Path, *, at: float | None = None, force: bool 
             fsync_path(work / FILE_NAME)
             for ending in LEFTOVERS:
                 data.file.with_name(FILE_NAME + ending).unlink(missing_ok=True)
+            _copy_files(
+                source / FILES_FOLDER, folder / FILES_FOLDER
+            )  # the next start deletes those of later times
             os.replace(work / FILE_NAME, data.file)
             fsync_path(folder)
             data.mark_used()
@@ -119,6 +131,29 @@ def restore(source: Path, folder: Path, *, at: float | None = None, force: bool 
     finally:
         data.release()
     return Restored(tasks, _taken_at(Path(files[-1])))
+
+
+def _copy_files(source: Path, target: Path) -> int:
+    """Copy the whole files of batches that *target* has not; return how many those were. One deleted meanwhile is left out."""
+    count = 0
+    for path in sorted(source.iterdir()) if source.is_dir() else ():
+        copy = target / path.name
+        if path.suffix == PART or copy.exists():
+            continue
+        target.mkdir(mode=0o700, exist_ok=True)
+        part = copy.with_name(copy.name + PART)
+        try:
+            shutil.copyfile(path, part)
+        except FileNotFoundError:
+            part.unlink(missing_ok=True)
+            continue
+        part.chmod(0o600)
+        fsync_path(part)
+        os.replace(part, copy)
+        count += 1
+    if count:
+        fsync_path(target)
+    return count
 
 
 def _recovered(source: Path, date: str | None, file: Path) -> int:

@@ -28,6 +28,8 @@ from oq.store.migrations import SCHEMA
 from oq.store.tail import check_cut, check_transactions
 
 FILE_NAME = "Data.fs"
+FILES_FOLDER = "files"  # beside it: what was uploaded for batches, and their results
+PART = ".part"  # ends the name of a file that is being written
 MARKER_NAME = "oq.json"
 # Objects and bytes a connection keeps between transactions. Few: the schedule and the catalog hold what is
 # asked often, and what is left (tree nodes, the records of running tasks) is small and in the page cache.

@@ -196,3 +196,45 @@ async def test_a_batch_outlives_a_full_disk(fake: FakeOllama, tmp_path: Path) ->
             assert await names(client, batch["output_file_id"]) == ONCE
             kept = {path.name for path in (tmp_path / "data" / "files").iterdir()}
             assert kept == {batch["input_file_id"], batch["output_file_id"]}, "what was refused left nothing"
+
+
+def chats(fake: FakeOllama) -> list[object]:
+    return [request for request in fake.requests if request.path == "/api/chat"]
+
+
+@pytest.mark.slow
+async def test_a_batch_goes_on_from_a_backup_that_was_taken_while_it_ran(
+    fake: FakeOllama, tmp_path: Path
+) -> None:
+    async def backup() -> str:
+        made = await trio.run_process(
+            [sys.executable, "-m", "oq", "backup", str(tmp_path / "backups"), "--data-dir", str(tmp_path / "data")],
+            capture_stdout=True, cwd=ROOT,
+        )  # fmt: skip
+        return made.stdout.decode()
+
+    fake.default = says("Hel", "lo", first_after=0.02)
+    with trio.fail_after(120):
+        async with serving(tmp_path, fake.url) as (client, process):
+            ended = await begin(client)
+            batch = await until(client, ended, lambda batch: batch["status"] == "completed")
+            id = await begin(client)
+            await until(client, id, lambda batch: batch["request_counts"]["completed"] >= 10)
+            assert "3 new files of batches" in await backup()
+            await until(client, id, lambda batch: batch["status"] == "completed")
+            assert "; 1 new file of batches" in await backup()
+        first = sorted((tmp_path / "backups").glob("*.fs"))[0].stem
+        at = f"{first[:10]}T{first[11:].replace('-', ':')}Z"
+        new = tmp_path / "restored"
+        await trio.run_process(
+            [sys.executable, "-m", "oq", "restore", str(tmp_path / "backups"), "--at", at, "--data-dir", str(new / "data")],
+            cwd=ROOT,
+        )  # fmt: skip
+        asked = len(chats(fake))
+        async with serving(new, fake.url) as (client, _):
+            assert await names(client, batch["output_file_id"]) == ONCE
+            batch = await until(client, id, lambda batch: batch["status"] == "completed")
+            assert batch["request_counts"] == {"total": LINES, "completed": LINES, "failed": 0}
+            assert await names(client, batch["output_file_id"]) == ONCE
+            assert len(chats(fake)) - asked <= LINES - 10
+            assert len(list((new / "data" / "files").iterdir())) == 4

@@ -14,6 +14,7 @@ import trio
 from oq.dropin.batches import UNFINISHED, BatchRecord, FileRecord, KeptBatch
 from oq.errors import InvalidTask, StorageError, StorageFull, TaskConflict, TaskNotFound, TooMany
 from oq.store.faults import FULL
+from oq.store.storages import FILES_FOLDER
 from oq.web.openai.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Library:
     def __init__(self, queue: Queue, settings: Settings) -> None:
         self.queue = queue
         self.settings = settings
-        self.shelf = Shelf(Path(settings.queue.storage_path).expanduser() / "files")
+        self.shelf = Shelf(Path(settings.queue.storage_path).expanduser() / FILES_FOLDER)
         self.files: dict[str, FileRecord] = {}
         self.batches: dict[str, KeptBatch] = {}
         self.loaded = trio.Event()

@@ -13,7 +13,8 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-PART = ".part"
+from oq.store.storages import PART
+
 TAIL_BYTES = 65_536
 
 
