@@ -215,7 +215,7 @@ async def test_a_batch_goes_on_from_a_backup_that_was_taken_while_it_ran(
 
     fake.default = says("Hel", "lo", first_after=0.02)
     with trio.fail_after(120):
-        async with serving(tmp_path, fake.url) as (client, process):
+        async with serving(tmp_path, fake.url) as (client, _):
             ended = await begin(client)
             batch = await until(client, ended, lambda batch: batch["status"] == "completed")
             id = await begin(client)
