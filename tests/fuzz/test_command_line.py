@@ -81,7 +81,6 @@ TRIED_AGAIN = {
     "a bomb",
     "nothing packed",
     "a drip",
-    "a dripped head",
 }
 FEW = [["status"], ["cancel", ID]]
 FAILED = b"HTTP/1.1 500 Oops\r\nContent-Type: text/html\r\n"
@@ -114,7 +113,6 @@ NONSENSE: dict[str, tuple[bytes, bytes]] = {
     "nothing packed": (http(b"{}", PACKED), b""),
     "a redirect to itself": (http(b"", b"HTTP/1.1 307 Again\r\nLocation: /\r\n"), b""),
     "a drip": (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[", b" "),
-    "a dripped head": (b"HTTP/1.1 200 OK\r\nX-More: ", b"a"),
     "an endless error": (b"HTTP/1.1 500 Oops\r\n\r\n", b"x" * 65_536),
 }  # fmt: skip
 
