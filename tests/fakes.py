@@ -14,7 +14,7 @@ from oq.core.messages import Step
 from oq.core.model import TaskSpec
 from oq.engine import inline, open_queue_from
 from oq.errors import BackendError, StorageFull
-from oq.ports import BackendInfo, Offload, Piece
+from oq.ports import BackendInfo, Forwarded, Headers, Offload, Piece
 from oq.queue import Queue
 from oq.store import ZodbJournal, open_journal
 
@@ -92,6 +92,13 @@ class FakeBackend:
 
     async def digest(self, model: str) -> str | None:
         return None
+
+    @asynccontextmanager
+    async def forward(
+        self, method: str, target: str, headers: Headers, parts: AsyncIterator[bytes]
+    ) -> AsyncIterator[Forwarded]:
+        raise BackendError("nothing is passed on to a fake", "unreachable")
+        yield  # never
 
     async def aclose(self) -> None:
         self.closed = True

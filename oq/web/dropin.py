@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -96,6 +97,7 @@ class Dropin:
         handlers, parts = found
         handler = handlers.get(scope["method"])
         exchange = Exchange(scope, receive, send)
+        failure: OqError | None = None
         try:
             if handler not in AS_IT_COMES or scope["method"] == "HEAD":
                 await exchange.body()  # to its end, before the answer begins: oq.web.unread says why
@@ -106,10 +108,13 @@ class Dropin:
         except ClientGone:
             pass  # nobody is there to be answered
         except OqError as error:
-            await _refuse(exchange, error)
+            failure = error
         except Exception:
             logger.exception("a request failed unexpectedly: %s %s", exchange.method, exchange.path)
-            await _refuse(exchange, InternalError("the server made a mistake; its log has the details"))
+            failure = InternalError("the server made a mistake; its log has the details")
+        if failure is not None:
+            with suppress(ClientGone):
+                await _refuse(exchange, failure)
 
     def _find(self, path: str) -> tuple[dict[str, Handler], dict[str, str]] | None:
         handlers = self._plain.get(path)
@@ -136,6 +141,7 @@ async def _refuse_method(exchange: Exchange, allowed: str) -> None:
 async def _refuse(exchange: Exchange, error: OqError) -> None:
     """Answer with *error*; an answer that has begun is left without its end, which tells the client as much."""
     if not exchange.begun:
+        await exchange.read_on()
         answer = openai_answer_of if exchange.path.startswith("/v1/") else answer_of
         status, body, headers = answer(error)
         await exchange.whole(status, body, headers)

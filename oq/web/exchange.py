@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+import trio
 
 from oq.web.submit import Receive, Scope, Send, read_body
+from oq.web.unread import READ_ON_SECONDS
 
 
 class ClientGone(Exception):
@@ -22,6 +26,7 @@ class Exchange:
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         self.begun = False
         self._body: bytes | None = None
+        self._ended = False  # the body, read in parts
         self._receive = receive
         self._send = send
 
@@ -39,15 +44,21 @@ class Exchange:
             if self._body:
                 yield self._body
             return
-        while True:
+        while not self._ended:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
+            self._ended = not message.get("more_body")
             data: bytes = message.get("body", b"")
             if data:
                 yield data
-            if not message.get("more_body"):
-                return
+
+    async def read_on(self) -> None:
+        """Read the rest of a body that nobody reads any more, for a moment; `oq.web.unread` says why."""
+        with trio.move_on_after(READ_ON_SECONDS):
+            async with aclosing(self.parts()) as parts:
+                async for _ in parts:
+                    pass
 
     async def wait_gone(self) -> None:
         """Return when the client has closed the connection; call it after the body was read."""

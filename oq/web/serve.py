@@ -67,6 +67,9 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         await trio.aclose_forcefully(self._stream)
         raise trio.BrokenResourceError("the client did not read in time")
 
+    def stop(self) -> None:
+        """The server takes no more requests."""
+
     def hurry(self) -> None:
         """The server stops: what is being sent, and what is sent from now on, has a second."""
         self._timeout = min(self._timeout, LAST_SEND_SECONDS)
@@ -96,13 +99,20 @@ class SecureStream(BoundedStream):
     ) -> None:
         super().__init__(stream, timeout, open_streams)
         self._secure = stream
+        self._greeting = trio.CancelScope()
 
     @property
     def transport_stream(self) -> trio.SocketStream:
         return self._secure.transport_stream
 
     async def do_handshake(self) -> None:
-        await self._secure.do_handshake()
+        with self._greeting:
+            await self._secure.do_handshake()
+            return
+        raise trio.BrokenResourceError("the server stops")
+
+    def stop(self) -> None:
+        self._greeting.cancel()  # who has not come so far has asked for nothing
 
     def selected_alpn_protocol(self) -> str | None:
         return self._secure.selected_alpn_protocol() or "http/1.1"
@@ -210,6 +220,8 @@ async def serve_app(
                     await shutdown.wait()
                 accepting.cancel_scope.cancel()
             app.stopping.set()
+            for stream in list(streams):
+                stream.stop()
             await context.terminated.set()  # idle connections close, busy ones after their answer
             with trio.move_on_after(server.shutdown_grace):
                 while streams:  # noqa: ASYNC110 - once, at the end, and bounded; an event would cost each connection

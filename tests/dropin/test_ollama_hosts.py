@@ -49,6 +49,18 @@ async def test_a_host_that_cannot_be_reached_is_said_so(tmp_path: Path) -> None:
         assert "cannot reach" in answer.json()["error"]
 
 
+async def test_what_cannot_be_passed_on_is_answered_at_once_on_a_connection_that_lasts(
+    tmp_path: Path,
+) -> None:
+    async with open_place(tmp_path, f"http://127.0.0.1:{unused_port()}") as place:
+        answer = await place.client.post("/api/pull", json={"model": "m"})
+        assert answer.status_code == 502
+        assert "cannot reach" in answer.json()["error"]
+        assert (
+            "connection" not in answer.headers
+        )  # that it is closed is said when the body was not read to its end
+
+
 async def test_a_pull_streams_through_while_the_queue_is_paused(place: Place, fake: FakeOllama) -> None:
     await place.queue.pause()
     go_on = trio.Event()
