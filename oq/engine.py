@@ -270,14 +270,15 @@ def make_schedule(settings: Settings) -> Schedule:
             scheduler.affinity_wait,
             scheduler.starvation_after,
             scheduler.starvation_share,
+            scheduler.embed_batch,
+            scheduler.embed_batch_bytes,
+            scheduler.embed_wait,
         ),
         Limits(
             queue.max_pending,
             queue.max_completed_tasks,
             queue.max_completed_age,
             queue.cleanup_interval,
-            scheduler.embed_batch,
-            scheduler.embed_batch_bytes,
         ),
     )
 

@@ -60,7 +60,7 @@ export default {
   "token.keep": "Keep it in this browser", "token.label": "Token", "token.save": "Use it", "token.kept": "Your token is kept until this tab is closed.", "token.text": "This server wants a token. Whoever runs it makes one with:", "token.title": "Sign in",
   "type.chat": "chat", "type.embed": "embed", "type.generate": "generate",
   "vectors.copy": "Copy the embeddings", "vectors.count": "Embeddings: {count} × {dimensions} numbers. The first begins:",
-  "waiting.draining": "The server is draining", "waiting.expected": "expected to start in {in} ({time})", "waiting.first": "next in the queue", "waiting.hosts_down": "No model server answers", "waiting.model_missing": "The hosts that answer do not have its model", "waiting.models": "The free hosts have as many models loaded as they may",
+  "waiting.draining": "The server is draining", "waiting.expected": "expected to start in {in} ({time})", "waiting.first": "next in the queue", "waiting.gathers": "Waits for more embeddings to share a call with", "waiting.hosts_down": "No model server answers", "waiting.model_missing": "The hosts that answer do not have its model", "waiting.models": "The free hosts have as many models loaded as they may",
   "waiting.next": "Starts in a moment", "waiting.paused": "The queue is paused", "waiting.position": "number {position} in the queue", "waiting.retry": "Waits for its next try", "waiting.scheduled": "Scheduled", "waiting.slots_busy": "All slots are busy", "waiting.soon": "expected to start any moment",
   "waiting.storage": "The disk refuses writes", "waiting.until": "until {time} (in {in})",
 };

@@ -60,7 +60,7 @@ export default {
   "token.keep": "保存在此浏览器中", "token.label": "令牌", "token.save": "使用", "token.kept": "令牌保留到此标签页关闭为止。", "token.text": "此服务器需要令牌。管理员可用以下命令创建：", "token.title": "登录",
   "type.chat": "对话", "type.embed": "嵌入", "type.generate": "生成",
   "vectors.copy": "复制向量", "vectors.count": "向量：{count} × {dimensions} 个数。第一个开头：",
-  "waiting.draining": "服务器正在排空", "waiting.expected": "预计 {in}后开始（{time}）", "waiting.first": "队列中的下一个", "waiting.hosts_down": "没有模型服务器响应", "waiting.model_missing": "可用的主机上没有该模型", "waiting.models": "空闲主机已加载允许的最多模型",
+  "waiting.draining": "服务器正在排空", "waiting.expected": "预计 {in}后开始（{time}）", "waiting.first": "队列中的下一个", "waiting.gathers": "等待更多嵌入任务合并为一次调用", "waiting.hosts_down": "没有模型服务器响应", "waiting.model_missing": "可用的主机上没有该模型", "waiting.models": "空闲主机已加载允许的最多模型",
   "waiting.next": "即将开始", "waiting.paused": "队列已暂停", "waiting.position": "队列第 {position} 位", "waiting.retry": "等待下次尝试", "waiting.scheduled": "已排期", "waiting.slots_busy": "所有槽位都忙", "waiting.soon": "预计随时开始",
   "waiting.storage": "磁盘拒绝写入", "waiting.until": "到 {time}（{in}后）",
 };

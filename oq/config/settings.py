@@ -187,6 +187,11 @@ class SchedulerSettings:
         32, WHOLE, "Most small embed tasks that are sent as one call; 1: each alone.", low=1, high=1024
     )
     embed_batch_bytes: int = _setting(64 * 1024, SIZE, "Most bytes of their payloads in one call.", low=1024)
+    embed_wait: float = _setting(
+        0.0,
+        DURATION,
+        "How long a call that has room waits for more of them while nothing else waits; 0: not.",
+    )
     embed_cache_bytes: int = _setting(
         0,
         SIZE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import assert_never
 
 from oq.core.draft import Draft
@@ -11,32 +12,23 @@ from oq.core.hosts import Host, Hosts
 from oq.core.messages import Finished, Interrupt, Run
 from oq.core.model import Entry, Failed, Interrupted, Outcome, Status, Succeeded
 from oq.core.retry import RetryPolicy
-from oq.core.rules import Chooser, Rules, next_rider
+from oq.core.rules import Chooser, Rules, gathers_until, next_rider
 from oq.core.table import Table
 from oq.core.twins import COPIES
 
 
 class Attempts:
-    """See the module. A call takes along *embed_batch* embed tasks at most, with *embed_batch_bytes* of payload."""
+    """See the module."""
 
-    def __init__(
-        self,
-        table: Table,
-        hosts: Hosts,
-        retry: RetryPolicy,
-        rules: Rules,
-        embed_batch: int,
-        embed_batch_bytes: int,
-    ) -> None:
-        self._table, self._hosts, self._retry = table, hosts, retry
+    def __init__(self, table: Table, hosts: Hosts, retry: RetryPolicy, rules: Rules) -> None:
+        self._table, self._hosts, self._retry, self._rules = table, hosts, retry, rules
         self._chooser = Chooser(rules, table.waiting, table.entries)
-        self._embed_batch, self._embed_batch_bytes = embed_batch, embed_batch_bytes
 
     # --- starts -----------------------------------------------------------------------------------------------
-    def assign(self, draft: Draft, now: float) -> None:
-        """Fill free slots. Only here do tasks start."""
+    def assign(self, draft: Draft, now: float) -> float:
+        """Fill free slots. Only here do tasks start. Return when what gathers is to start (rule 8); infinity if nothing does."""
         if not self._table.waiting.count:
-            return
+            return math.inf
         for text in self._table.twins.take_wanted():
             self._copy(draft, text, now)
         hosts = [host for host in self._hosts.values() if host.up]
@@ -44,21 +36,29 @@ class Attempts:
         while started:  # each host again: a start on one may lift what held another back (rule 4)
             started = False
             for host in sorted(hosts, key=lambda host: -host.free):
-                key = self._chooser.choose(host, now) if host.free > 0 and self._table.waiting.count else None
+                if host.free <= 0 or not self._table.waiting.count:
+                    continue
+                until = gathers_until(self._rules, self._table.waiting, self._table.entries, now)
+                if until > now:
+                    return until
+                key = self._chooser.choose(host, now)
                 if key is not None:
                     self._start(draft, self._table.entries[key], host, now)
                     started = True
+        return math.inf
 
     def _start(self, draft: Draft, entry: Entry, host: Host, now: float) -> None:
         refused = tuple(attempt.code for attempt in entry.state.attempts if attempt.code in FINDINGS)
         slots = sum(one.free for one in self._hosts.values() if one.up and one.free > 0)
+        if self._rules.embed_wait:
+            slots = 1  # what waited to be one call is not split
         number = self._table.begin(draft, entry, host.name, now)
         leader = entry.key, number
         host.begin(*leader, entry.affinity)
         self._compute(draft, entry, host, leader, leader, now)
         riders: list[tuple[int, int]] = []
-        most = min(self._embed_batch - 1, self._table.waiting.count // slots)
-        room = self._embed_batch_bytes - entry.size
+        most = min(self._rules.embed_batch - 1, self._table.waiting.count // slots)
+        room = self._rules.embed_batch_bytes - entry.size
         while len(riders) < most:
             rider = next_rider(self._table.waiting, self._table.entries, entry, room)
             if rider is None:

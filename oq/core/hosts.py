@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 from oq.core.model import Entry
@@ -98,7 +99,7 @@ class Hosts(dict[str, Host]):
 
     def __init__(self, hosts: Iterable[Host]) -> None:
         super().__init__((host.name, host) for host in hosts)
-        self._bar_at = float("inf")  # when rule 5 keeps other models from other hosts than now
+        self._bar_at = math.inf  # when rule 5 keeps other models from other hosts than now
 
     @property
     def busy(self) -> bool:
@@ -107,7 +108,7 @@ class Hosts(dict[str, Host]):
     def next_due(self) -> float:
         """Return when to look again: for `probes` or for `bar`."""
         probes = (host.probe_at for host in self.values() if host.probe_at is not None)
-        return min(self._bar_at, min(probes, default=float("inf")))
+        return min(self._bar_at, min(probes, default=math.inf))
 
     # --- outages ----------------------------------------------------------------------------------------------
     def down(self, host: Host, why: str, now: float) -> bool:
@@ -170,4 +171,4 @@ class Hosts(dict[str, Host]):
                 model for model in host.absent if any(model not in other.absent for other in hosts)
             )
         said = [at for host in hosts for at in host.absent.values()]
-        self._bar_at = min(said, default=float("inf")) + ABSENT_SECONDS
+        self._bar_at = min(said, default=math.inf) + ABSENT_SECONDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 
 DELETES_PER_STEP = 500  # in slices, so that no commit gets long
@@ -18,7 +19,7 @@ class Retention:
         self._most = most
         self._age = age
         self._interval = interval
-        self.due = float("inf")
+        self.due = math.inf
 
     def expired(self, finished: Ends, now: float) -> list[int]:
         """Return the tasks to forget now, a slice of them at most: those that ended longest ago."""

@@ -12,9 +12,11 @@ Rule 4  A host never has more than `max_loaded_models` different models in fligh
 Rule 5  A host that said it does not have a model gets no task of it for `oq.core.hosts.ABSENT_SECONDS`, while another host may have
         it. For that host those tasks do not exist: the rules above look past them.
 Rule 6  An embed task that starts takes along those that rule 1 names next, while they are of its group
-        (`oq.core.embedding`): one call, one slot. So none is overtaken by it. It takes no more than its share of the free slots.
+        (`oq.core.embedding`): one call, one slot. So none is overtaken by it. It takes no more than its share of the free slots, except under rule 8.
 Rule 7  An embed task that asks for the same as one that runs takes no slot: it starts at once and gets that one's answer
         (`oq.core.twins`). One that has failed before runs by itself.
+Rule 8  While all that waits would go as one call (rule 6), and that call has room, it waits for more: until its oldest task has
+        waited `embed_wait` seconds. So nobody else waits for it, and with 0 nobody at all.
 """
 
 from __future__ import annotations
@@ -34,12 +36,18 @@ SLACK = 64  # entries of a heap that may be out of date before it is made anew
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rules:
-    """The bounds of the rules above; times in seconds. 0 switches a rule off."""
+    """The bounds of the rules above; times in seconds. 0 switches a rule off, for rule 6 it is an `embed_batch` of 1.
+
+    *embed_batch* are the tasks of one call, *embed_batch_bytes* the bytes of their payloads.
+    """
 
     affinity_limit: int = 16
     affinity_wait: float = 10.0
     starvation_after: float = 600.0
     starvation_share: int = 10
+    embed_batch: int = 1
+    embed_batch_bytes: int = 64 * 1024
+    embed_wait: float = 0.0
 
 
 class Lane:
@@ -98,6 +106,10 @@ class Level:
         while not self._belongs(lane.keys[0], affinity):
             heapq.heappop(lane.keys)
         return lane.keys[0]
+
+    def keys_of(self, affinity: str) -> set[int]:
+        """Return the keys of a lane. It looks at all of them: for few."""
+        return {key for key in self.lanes[affinity].keys if self._belongs(key, affinity)}
 
     def oldest(self, may: Callable[[int], bool] | None = None) -> tuple[int, str] | None:
         """Return the oldest key of all lanes and its affinity; None if there is none.
@@ -270,7 +282,7 @@ class Chooser:
         return longest
 
     def _since(self, key: int) -> float:
-        return max(created_at(key), self._entries[key].state.run_at or 0.0)
+        return _waits_since(self._entries[key])
 
 
 class _View:
@@ -302,19 +314,44 @@ class _View:
 
 def next_rider(waiting: Waiting, entries: dict[int, Entry], leader: Entry, room: int) -> Entry | None:
     """Return the task that rides next with *leader* (rule 6), where *room* bytes are left. One that has failed before goes alone."""
-    if leader.group is None or leader.state.retry_count or not waiting.count:
+    if not _may_share(leader) or not waiting.count:
         return None
     found = waiting.levels()[0].oldest()
     if found is None:
         return None
-    key, affinity = found
-    entry = entries[key]
-    fits = (
-        affinity == leader.affinity
+    entry = entries[found[0]]
+    return entry if _may_ride(entry, leader) and entry.size <= room else None
+
+
+def gathers_until(rules: Rules, waiting: Waiting, entries: dict[int, Entry], now: float) -> float:
+    """Return until when what waits is left to become a larger call (rule 8); 0 where it is not."""
+    if not rules.embed_wait or not 0 < waiting.count < rules.embed_batch:
+        return 0.0
+    level = waiting.levels()[0]
+    found = level.oldest()
+    if found is None or level.lanes[found[1]].live < waiting.count:
+        return 0.0  # another priority or model waits
+    leader, everybody = entries[found[0]], [entries[key] for key in level.keys_of(found[1])]
+    one_call = _may_share(leader) and all(_may_ride(entry, leader) for entry in everybody)
+    if not one_call or sum(entry.size for entry in everybody) >= rules.embed_batch_bytes:
+        return 0.0
+    since = _waits_since(leader)
+    return since + rules.embed_wait if since <= now else 0.0  # later than now: the clock was set back
+
+
+def _may_share(leader: Entry) -> bool:
+    return leader.group is not None and not leader.state.retry_count
+
+
+def _may_ride(entry: Entry, leader: Entry) -> bool:
+    return (
+        entry.affinity == leader.affinity
         and entry.group == leader.group
         and entry.state.priority == leader.state.priority
         and entry.timeout == leader.timeout
-        and entry.size <= room
         and not entry.state.retry_count
     )
-    return entry if fits else None
+
+
+def _waits_since(entry: Entry) -> float:
+    return max(created_at(entry.key), entry.state.run_at or 0.0)

@@ -10,6 +10,7 @@ What a step contains leaves in two ways (see `oq.core.messages.Step`): starts at
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import assert_never
 
@@ -46,14 +47,12 @@ from oq.errors import IdempotencyConflict, OqError, QueueClosed, QueueFull
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the schedule; times in seconds, 0 for no limit. *embed_batch*: embed tasks of one call, and the bytes of their payloads."""
+    """Bounds of the schedule; times in seconds, 0 for no limit."""
 
     max_pending: int = 1_000_000
     max_finished: int = 10_000
     max_finished_age: float = 0.0
     cleanup_interval: float = 3600.0
-    embed_batch: int = 1
-    embed_batch_bytes: int = 64 * 1024
 
 
 class Schedule:
@@ -76,20 +75,14 @@ class Schedule:
             self._table.finished,
             self._table.waiting,
         )
-        self._attempts = Attempts(
-            self._table,
-            self.hosts,
-            retry or RetryPolicy(),
-            rules or Rules(),
-            self.limits.embed_batch,
-            self.limits.embed_batch_bytes,
-        )
+        self._attempts = Attempts(self._table, self.hosts, retry or RetryPolicy(), rules or Rules())
         self._retention = Retention(
             self.limits.max_finished, self.limits.max_finished_age, self.limits.cleanup_interval
         )
-        self._drain_at = float("inf")
+        self._drain_at = math.inf
         self._drain_replies: list[Reply] = []
-        self._alarm = float("inf")
+        self._alarm = math.inf
+        self.gathers_until = math.inf  # when the call that free slots wait with is to go (rule 8)
 
     # --- start ------------------------------------------------------------------------------------------------
     def recover(self, stored: Recovered, now: float) -> Step:
@@ -111,7 +104,7 @@ class Schedule:
         if isinstance(message, Tick):
             now = max(now, message.at)  # otherwise rounding could re-arm the same alarm for ever
         if now >= self._alarm:
-            self._alarm = float("inf")
+            self._alarm = math.inf
         self._table.promote(draft, now)
         match message:
             case Tick():
@@ -157,17 +150,24 @@ class Schedule:
         for key in self._retention.expired(self.finished, now):
             self._table.forget(draft, key)
         if now >= self._drain_at:
-            self._drain_at = float("inf")
+            self._drain_at = math.inf
             self._attempts.interrupt(draft)
         self.hosts.bar(now)
+        self.gathers_until = math.inf
         if not (self.paused or self.draining):
-            self._attempts.assign(draft, now)
+            self.gathers_until = self._attempts.assign(draft, now)
         if self.draining and not self.hosts.busy:
             for reply in self._drain_replies:
                 draft.respond(reply, None)
             self._drain_replies = []
         draft.starts += map(Probe, self.hosts.probes(now))
-        due = min(self._retention.due, self._drain_at, self.hosts.next_due(), self._table.next_due())
+        due = min(
+            self._retention.due,
+            self._drain_at,
+            self.hosts.next_due(),
+            self._table.next_due(),
+            self.gathers_until,
+        )
         if due < self._alarm:
             self._alarm = due
             draft.wake_at = WakeAt(due)
@@ -283,7 +283,7 @@ class Schedule:
 
     def _undrain(self, draft: Draft) -> None:
         if self.draining:
-            self.draining, self._drain_at = False, float("inf")
+            self.draining, self._drain_at = False, math.inf
             for reply in self._drain_replies:
                 draft.respond(reply, None)
             self._drain_replies = []

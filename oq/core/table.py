@@ -7,6 +7,7 @@ changes entry and views together, and puts what is to be written and told into t
 from __future__ import annotations
 
 import heapq
+import math
 
 import msgspec
 
@@ -88,7 +89,7 @@ class Table:
         """Return when the next scheduled task is due; infinity if there is none."""
         while self._due and not self._is_due_entry(*self._due[0]):
             heapq.heappop(self._due)
-        return self._due[0][0] if self._due else float("inf")
+        return self._due[0][0] if self._due else math.inf
 
     def promote(self, draft: Draft, now: float) -> None:
         """Move what is due from scheduled to pending."""

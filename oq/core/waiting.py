@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from oq.core.model import Status
@@ -17,6 +19,7 @@ TEXTS = {
     "model_missing": "the hosts that answer do not have its model; one that does not answer may have it",
     "slots_busy": "every slot that it may take is taken",
     "models": "the hosts with a free slot run as many models as they may (max_loaded_models)",
+    "gathers": "its call has room for more embed tasks, and waits for them as long as nothing else waits",
     "next": "nothing holds it back: it starts in a moment",
 }
 
@@ -62,4 +65,6 @@ def why_waiting(schedule: Schedule, key: int, storage_error: str | None = None) 
         return Waiting("slots_busy")
     if not any(host.takes_another_model or entry.affinity in host.in_flight for host in free):
         return Waiting("models", hosts=tuple(host.name for host in free))
+    if schedule.gathers_until < math.inf:
+        return Waiting("gathers", until=schedule.gathers_until)
     return Waiting("next")

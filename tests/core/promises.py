@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from oq.core.embedding import entry_of, likeness
 from oq.core.events import Change, EventType
 from oq.core.hosts import ABSENT_SECONDS, Host
+from oq.core.ids import created_at
 from oq.core.messages import (
     Announce,
     Probe,
@@ -164,12 +165,12 @@ class Promises:
         seat.start(run.key, run.attempt, name)
         if run.riders:
             seat.crews[run.key, run.attempt] = run.riders
-        assert len(run.riders) < self.shape.limits.embed_batch
+        assert len(run.riders) < self.shape.rules.embed_batch
         leader = run.key, run.attempt
         members = [leader, *run.riders]
         if run.riders:
             size = sum(len(self.disk[key].spec.payload) for key, _ in members)
-            assert size <= self.shape.limits.embed_batch_bytes
+            assert size <= self.shape.rules.embed_batch_bytes
         for member in members:
             text = self.text(member[0])
             if text is not None and not self.disk[member[0]].state.retry_count:
@@ -195,6 +196,26 @@ class Promises:
         assert likeness(task.spec).group == likeness(leader.spec).group is not None
         assert not task.state.retry_count
         assert not leader.state.retry_count
+
+    def gathers_until(self, waiting: set[int], since: Callable[[int], float]) -> float:
+        """Return until when a free slot waits for more embed tasks (rule 8), 0 where it does not: *waiting* is one small call."""
+        rules = self.shape.rules
+        tasks = [self.disk[key] for key in waiting]
+        if not rules.embed_wait or not 0 < len(waiting) < rules.embed_batch:
+            return 0.0
+        if any(task.state.retry_count for task in tasks):
+            return 0.0
+        if {likeness(task.spec).group for task in tasks} & {None}:
+            return 0.0
+        kinds = {
+            (affinity(task.spec), likeness(task.spec).group, task.state.priority, task.spec.timeout)
+            for task in tasks
+        }
+        size = sum(len(task.spec.payload) for task in tasks)
+        if len(kinds) > 1 or size >= rules.embed_batch_bytes:
+            return 0.0
+        began = since(min(waiting))
+        return began + rules.embed_wait if began <= self.now else 0.0
 
     def text(self, key: int) -> bytes | None:
         return likeness(self.disk[key].spec).text
@@ -330,6 +351,8 @@ class Promises:
         if self.paused or self.draining:
             return
         waiting = [key for key, task in self.disk.items() if task.state.status is Status.PENDING]
+        if self.now < self.gathers_until(set(waiting), self.waits_since):
+            return
         for name, seat in self.seats.items():
             if not seat.up or len(seat.held) >= seat.slots:
                 continue
@@ -344,6 +367,9 @@ class Promises:
                 )
                 dry = held_back and self.affinity(key) == seat.least_used()
                 assert dry, f"{name} idles while {key} waits"
+
+    def waits_since(self, key: int) -> float:
+        return max(created_at(key), self.disk[key].state.run_at or 0.0)
 
     def disk_equals_memory(self) -> None:
         memory = {key: entry.state for key, entry in self.schedule.entries.items()}
@@ -385,6 +411,12 @@ class Promises:
             task.state.run_at or 0.0 for task in self.disk.values() if task.state.status is Status.SCHEDULED
         ]
         due += [seat.probe_at for seat in self.seats.values()]
+        if not (self.paused or self.draining) and any(
+            seat.up and len(seat.held) < seat.slots for seat in self.seats.values()
+        ):
+            waiting = {key for key, task in self.disk.items() if task.state.status is Status.PENDING}
+            until = self.gathers_until(waiting, self.waits_since)
+            due += [until] * (until > self.now)
         due += [
             seat.absent[model] + ABSENT_SECONDS
             for host, seat in self.seats.items()

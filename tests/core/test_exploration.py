@@ -7,6 +7,7 @@ can tell apart (revisions, numbers and times long past) count as one state.
 from __future__ import annotations
 
 import copyreg
+import dataclasses
 import io
 import pickle
 from collections.abc import Callable, Iterator
@@ -39,10 +40,12 @@ EMBEDS = [embed(max_retries=1), embed(max_retries=0, text="y"), embed(max_retrie
 EMBED_SHAPE = Shape(
     (("h1", 1, 1),),
     RetryPolicy(initial_delay=1.0),
-    Rules(affinity_limit=1, affinity_wait=100.0, starvation_after=0.0),
-    Limits(max_pending=3, max_finished=0, cleanup_interval=1e6, embed_batch=2),
+    Rules(affinity_limit=1, affinity_wait=100.0, starvation_after=0.0, embed_batch=2),
+    Limits(max_pending=3, max_finished=0, cleanup_interval=1e6),
 )
-WORLDS = [(TASKS, SHAPE, 6, 20_000), (EMBEDS, EMBED_SHAPE, 6, 3_500)]
+# And where a call with room waits for more.
+WAIT_SHAPE = dataclasses.replace(EMBED_SHAPE, rules=dataclasses.replace(EMBED_SHAPE.rules, embed_wait=0.5))
+WORLDS = [(TASKS, SHAPE, 6, 20_000), (EMBEDS, EMBED_SHAPE, 6, 3_500), (EMBEDS, WAIT_SHAPE, 6, 3_500)]
 Move = tuple[str, Callable[[World], object]]
 
 
@@ -178,7 +181,9 @@ def _overtaken(world: World, order: dict[int, int]) -> Iterator[tuple[str, int, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("tasks", "shape", "depth", "at_least"), WORLDS, ids=["tasks", "embeds"])
+@pytest.mark.parametrize(
+    ("tasks", "shape", "depth", "at_least"), WORLDS, ids=["tasks", "embeds", "embeds that wait"]
+)
 def test_every_walk_of_a_small_world_keeps_every_promise(
     record_property: Callable[[str, object], None],
     tasks: list[TaskSpec],

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from oq.core.model import Succeeded
+from oq.core.model import Failed, Succeeded, TaskSpec
+from oq.core.retry import RetryPolicy
 from oq.core.rules import Rules
+from oq.core.waiting import Waiting, why_waiting
 
 from .promises import Shape
-from .world import World, spec
+from .world import World, embed, spec
 
 DONE = Succeeded(b"{}")
 
@@ -279,3 +283,99 @@ def test_a_start_elsewhere_frees_the_host_that_was_held_back() -> None:
     world.resume()
     assert running(world, "h2") == [high]
     assert low in running(world, "h1")
+
+
+# --- rule 8
+def gathering(slots: int = 1, **rules: float) -> World:
+    """A world where a call with room for more waits ten seconds for them; here no task waits for its retry."""
+    bounds = Rules(embed_batch=4, embed_batch_bytes=1000, embed_wait=10.0)
+    shape = Shape((("h1", slots, 0),), RetryPolicy(initial_delay=0.0), dataclasses.replace(bounds, **rules))
+    return World(shape)
+
+
+def in_one_call(world: World) -> list[set[int]]:
+    """Return the tasks of each call that runs."""
+    return [
+        {key for key, _ in world.members(leader)} for seat in world.seats.values() for leader in seat.held
+    ]
+
+
+def test_a_call_with_room_waits_for_more_until_its_oldest_has_waited_long_enough() -> None:
+    world = gathering(slots=2)
+    (first,) = world.submit([embed(text="x")])
+    world.pass_time(6.0)
+    (second,) = world.submit([embed(text="y")])
+    assert not running(world)
+    began = world.now
+    assert why_waiting(world.schedule, second) == Waiting("gathers", until=began + 4.0)
+    world.ring()
+    assert in_one_call(world) == [{first, second}], "one call, though there are two slots"
+    assert world.now - began == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ([embed(text="y"), embed(text="z"), embed(text="u")], "the call is full"),
+        ([embed(text="y" * 1000)], "the call has its bytes"),
+        ([spec("a")], "another kind of task waits"),
+        ([spec("b", 1)], "a lower priority waits"),
+        ([embed("b")], "another model waits"),
+        ([embed(text="y", timeout=5.0)], "one with another timeout waits"),
+    ],
+)
+def test_a_call_waits_no_longer_when_it_is_full_or_somebody_else_waits(
+    more: list[TaskSpec], why: str
+) -> None:
+    world = gathering()
+    (first,) = world.submit([embed(text="x")])
+    assert not running(world)
+    world.submit(more)
+    assert first in running(world), why
+
+
+@pytest.mark.parametrize("rules", [{"embed_wait": 0.0}, {"embed_batch": 1}])
+def test_a_0_or_calls_of_one_switch_the_gathering_off(rules: dict[str, float]) -> None:
+    world = gathering(**rules)
+    assert world.submit([embed()]) == tuple(running(world))
+
+
+def test_one_that_goes_alone_waits_for_nobody() -> None:
+    world = gathering()
+    (failed,) = world.submit([embed(text="x", max_retries=1)])
+    world.ring()
+    world.read()
+    world.finish(failed, 1, Failed("busy", "busy", retryable=True))
+    world.ring()
+    assert running(world) == [failed]
+
+
+def test_what_has_waited_for_a_slot_long_enough_waits_no_more() -> None:
+    world = gathering()
+    (chat,) = world.submit([spec()])
+    (first,) = world.submit([embed(text="x")])
+    world.pass_time(10.0)
+    finish(world, chat)
+    assert running(world) == [first]
+
+
+def test_a_clock_that_was_set_back_holds_nobody_up() -> None:
+    world = gathering()
+    world.pass_time(3600.0)
+    (chat,) = world.submit([spec()])
+    (first,) = world.submit([embed(text="x")])
+    world.pass_time(-3600.0)
+    finish(world, chat)
+    assert running(world) == [first]
+
+
+def test_nothing_that_gathers_starts_while_the_queue_is_paused() -> None:
+    world = gathering()
+    (first,) = world.submit([embed(text="x")])
+    world.pause()
+    world.pass_time(20.0)
+    world.submit([embed(text="y")])
+    assert not running(world)
+    world.resume()
+    assert len(in_one_call(world)[0]) == 2
+    assert first in running(world)

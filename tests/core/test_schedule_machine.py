@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from functools import partial
 from typing import Any
@@ -34,13 +35,21 @@ RULES = st.sampled_from(
         Rules(affinity_limit=1, affinity_wait=2.0, starvation_after=2.0, starvation_share=3),
     ]
 )
+CALLS = st.sampled_from(
+    [
+        {},
+        {"embed_batch": 3, "embed_batch_bytes": 30},
+        {"embed_batch": 4},
+        {"embed_batch": 3, "embed_wait": 1.5},
+        {"embed_batch": 5, "embed_batch_bytes": 30, "embed_wait": 3.0},
+    ]
+)
 LIMITS = st.sampled_from(
     [
         Limits(),
         Limits(max_pending=4, max_finished=2, cleanup_interval=10.0),
         Limits(max_pending=6, max_finished=20, max_finished_age=5.0, cleanup_interval=3.0),
-        Limits(embed_batch=3, embed_batch_bytes=30),
-        Limits(max_pending=9, max_finished=4, cleanup_interval=10.0, embed_batch=4),
+        Limits(max_pending=9, max_finished=4, cleanup_interval=10.0),
     ]
 )
 OUTCOMES = st.sampled_from(
@@ -60,8 +69,9 @@ OUTCOMES = st.sampled_from(
 class ScheduleMachine(RuleBasedStateMachine):
     world: World
 
-    @initialize(hosts=HOSTS, rules=RULES, limits=LIMITS, jitter=st.sampled_from([0.0, 0.5]))
-    def begin(self, hosts: Any, rules: Rules, limits: Limits, jitter: float) -> None:
+    @initialize(hosts=HOSTS, rules=RULES, calls=CALLS, limits=LIMITS, jitter=st.sampled_from([0.0, 0.5]))
+    def begin(self, hosts: Any, rules: Rules, calls: Any, limits: Limits, jitter: float) -> None:
+        rules = dataclasses.replace(rules, **calls)
         self.world = World(Shape(hosts, RetryPolicy(jitter=jitter), rules, limits))
 
     def pick(self, data: st.DataObject, keys: Any) -> Any:

@@ -283,15 +283,18 @@ class World(Promises):
 
     def _delete(self, step: Step, deleted: frozenset[int] | set[int]) -> None:
         limits = self.shape.limits
+        left = self.ended | set(step.deletes)  # with those that end in this very step: they are not written
         for key in step.deletes:
-            task = self.disk[key]
             if key not in deleted:
-                age = self.now - (task.state.finished_at or 0.0)
-                old = limits.max_finished_age and age >= limits.max_finished_age
-                many = limits.max_finished and len(self.ended) > limits.max_finished
+                ends = {
+                    other: self.disk[other].state.finished_at or 0.0 if other in self.ended else self.now
+                    for other in left
+                }
+                old = limits.max_finished_age and self.now - ends[key] >= limits.max_finished_age
+                many = limits.max_finished and len(left) > limits.max_finished
                 assert old or many, "forgotten without need"
-                oldest = min(self.disk[other].state.finished_at or 0.0 for other in self.ended)
-                assert task.state.finished_at == oldest, "what ended longest ago goes first"
+                assert ends[key] == min(ends.values()), "what ended longest ago goes first"
+            left.discard(key)
             # a task that ended in this very step was never written as such
             assert key in self.ended or key not in {write.key for write in step.writes}
             del self.disk[key]
@@ -311,9 +314,19 @@ class World(Promises):
         accounted = {
             member for seat in self.seats.values() for one in seat.held for member in self.members(one)
         }
+        alone = {(run.key, run.attempt) for run in runs} | {rider for run in runs for rider in run.riders}
+        copied = {  # started with a call, without a place in it; before that they waited as the others did
+            write.key
+            for write in step.writes
+            if write.state.status is Status.RUNNING
+            and (write.key, write.state.attempts[-1].number) not in alone
+            and not self.is_computed(self.text(write.key) or b"")
+        }
         for start in step.starts:
             match start:
                 case Run():
+                    copied = {key for key in copied if not self.is_computed(self.text(key) or b"")}
+                    assert self.gathers_until(waiting | copied, since) <= self.now, "it was to wait for more"
                     self.check_start(start, waiting, since)
                     waiting -= {start.key, *(key for key, _ in start.riders)}
                     accounted |= {(start.key, start.attempt), *start.riders}

@@ -10,6 +10,7 @@ import pytest
 from fake_ollama import Exchange, FakeOllama
 
 from oq import builders
+from oq.core.ids import created_at, parse_id
 from oq.core.task import Task
 
 from .conftest import Place, open_place
@@ -79,6 +80,33 @@ async def test_a_call_is_bounded_in_tasks_and_bytes(
         tasks = await run(place, fake, texts)
     assert len(fake.requests) == calls
     assert [answer_of(task)["embeddings"] for task in tasks] == [[vector(text)] for text in texts]
+
+
+async def test_a_call_with_room_waits_for_more_but_for_nobody_who_comes_meanwhile(
+    fake: FakeOllama, tmp_path: Path
+) -> None:
+    fake.default = embeds
+    async with open_place(
+        tmp_path, fake.url, queue__max_workers=2, scheduler__embed_batch=3, scheduler__embed_wait=3600.0
+    ) as place:
+        first = [await place.queue.submit(builders.embed("m", text)) for text in ("a", "b")]
+        assert (await place.queue.get(first[0].id)).status == "pending"
+        third = await place.queue.submit(builders.embed("m", "c"))
+        assert [(await handle.wait(20)).status for handle in (*first, third)] == ["completed"] * 3
+        assert sent(fake) == [["a", "b", "c"]]
+        lone = await place.queue.submit(builders.embed("m", "d"))
+        other = await place.queue.submit(builders.embed("m", ["e", "f"]))  # goes alone
+        assert [(await handle.wait(20)).status for handle in (other, lone)] == ["completed"] * 2
+
+
+async def test_a_call_with_room_goes_as_it_is_when_its_time_is_over(fake: FakeOllama, tmp_path: Path) -> None:
+    fake.default = embeds
+    async with open_place(tmp_path, fake.url, scheduler__embed_wait=0.3) as place:
+        handles = [await place.queue.submit(builders.embed("m", text)) for text in ("a", "b", "c")]
+        tasks = [await handle.wait() for handle in handles]
+    assert sent(fake) == [["a", "b", "c"]]
+    attempt = tasks[0].state.attempts[0]
+    assert attempt.started_at - created_at(parse_id(tasks[0].id)) >= 0.3
 
 
 async def test_the_one_that_is_to_blame_fails_alone(fake: FakeOllama, tmp_path: Path) -> None:
