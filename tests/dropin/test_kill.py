@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from fake_ollama import FakeOllama, says
+from fake_ollama import Exchange, FakeOllama, says
 
 ROOT = Path(__file__).parents[2]
 LINES = 60
@@ -213,6 +213,12 @@ async def test_a_batch_goes_on_from_a_backup_that_was_taken_while_it_ran(
         )  # fmt: skip
         return made.stdout.decode()
 
+    go_on = trio.Event()
+
+    async def answers_later(exchange: Exchange) -> None:
+        await go_on.wait()
+        await says("Hel", "lo")(exchange)
+
     fake.default = says("Hel", "lo", first_after=0.02)
     with trio.fail_after(120):
         async with serving(tmp_path, fake.url) as (client, _):
@@ -220,7 +226,9 @@ async def test_a_batch_goes_on_from_a_backup_that_was_taken_while_it_ran(
             batch = await until(client, ended, lambda batch: batch["status"] == "completed")
             id = await begin(client)
             await until(client, id, lambda batch: batch["request_counts"]["completed"] >= 10)
+            fake.default = answers_later  # however long the backup takes, the batch is not completed before
             assert "3 new files of batches" in await backup()
+            go_on.set()
             await until(client, id, lambda batch: batch["status"] == "completed")
             assert "; 1 new file of batches" in await backup()
         first = sorted((tmp_path / "backups").glob("*.fs"))[0].stem

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,42 @@ async def test_a_file_past_the_limit_is_413(fake: FakeOllama, tmp_path: Path) ->
         refused = await upload(place, b"x")
         assert refused.status_code == 429
         assert "dropin.max_files" in refused.json()["error"]["message"]
+
+
+async def test_a_file_that_is_still_coming_has_a_place_among_those_that_may_be_kept(
+    fake: FakeOllama, tmp_path: Path
+) -> None:
+    async def half() -> AsyncIterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n{}\n'
+        begun.set()
+        await trio.sleep_forever()
+
+    begun = trio.Event()
+    async with open_place(tmp_path, fake.url, dropin__max_files=1) as place:
+        async with trio.open_nursery() as nursery:
+            form = {"Content-Type": "multipart/form-data; boundary=x"}
+            nursery.start_soon(
+                partial(place.client.post, "/v1/files", content=half(), headers=form, timeout=None)
+            )
+            await begun.wait()
+            while not list(tmp_path.glob("files/*")):
+                await trio.sleep(0.01)
+            assert (await upload(place, b"{}\n")).status_code == 429
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(10):
+            while (
+                await upload(place, b"{}\n")
+            ).status_code != 200:  # until it is noticed that the first is gone
+                await trio.sleep(0.01)
+
+
+async def test_a_file_that_was_deleted_by_hand_is_404(place: Place, tmp_path: Path) -> None:
+    id = (await upload(place, b"{}\n")).json()["id"]
+    (tmp_path / "files" / id).unlink()
+    answer = await place.client.get(f"/v1/files/{id}/content")
+    assert answer.status_code == 404
+    assert "gone from the data folder" in answer.json()["error"]["message"]
+    assert (await place.client.delete(f"/v1/files/{id}")).json()["deleted"]
 
 
 async def test_a_batch_runs_to_its_output(place: Place, fake: FakeOllama) -> None:

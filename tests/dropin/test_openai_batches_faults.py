@@ -16,7 +16,7 @@ import trio.testing
 from fake_ollama import FakeOllama, says, status
 
 from oq.dropin.batches import KeptBatch, check_lines
-from oq.web.openai import running
+from oq.web.openai import feeding, running
 from oq.web.openai.shelf import Results
 
 from .conftest import Place, open_place
@@ -137,11 +137,11 @@ async def test_a_cancel_while_results_are_written_gives_no_line_twice(
 ) -> None:
     writing, go = [trio.Event(), trio.Event()], [threading.Event(), threading.Event()]
     all_made = trio.Event()
-    made: list[running._Result] = []
+    made: list[feeding.LineResult] = []
     calls: list[str] = []
-    add, make = Results.add, running._Result
+    add, make = Results.add, feeding.LineResult
 
-    def make_result(*args: Any) -> running._Result:
+    def make_result(*args: Any) -> feeding.LineResult:
         made.append(make(*args))
         if len(made) == 3:
             all_made.set()
@@ -157,7 +157,7 @@ async def test_a_cancel_while_results_are_written_gives_no_line_twice(
 
     fake.script(says("1"), says("2"), status(400, "no"))
     monkeypatch.setattr(Results, "add", slow_add)
-    monkeypatch.setattr(running, "_Result", make_result)
+    monkeypatch.setattr(feeding, "LineResult", make_result)
     async with open_place(tmp_path, fake.url, max_workers=1) as place:
         await place.queue.pause()
         batch = await begin(place, request("a"), request("b"), request("c"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
@@ -11,7 +11,7 @@ import trio
 from oq.dropin.batches import FileRecord
 from oq.errors import InvalidTask, OqError, TooLarge
 from oq.web.exchange import Exchange
-from oq.web.openai.library import Library, new_id, on_disk, open_file
+from oq.web.openai.library import Library, new_id, on_disk
 from oq.web.openai.lists import JSON, page_of
 from oq.web.openai.multipart import read_form
 
@@ -33,6 +33,7 @@ class _Upload:
         self.filename = ""
         self._library = library
         self._limit = library.settings.dropin.max_file_bytes
+        self._place = ExitStack()
         self._file: BinaryIO | None = None
         self._buffer = bytearray()
         self._size = 0
@@ -41,6 +42,7 @@ class _Upload:
         if self._file is not None:
             raise InvalidTask("send one file in a request", "file")
         self.filename = filename[:NAME_MAX]
+        self._place.enter_context(self._library.place())
         self._file = await on_disk(self._library.shelf.begin, self.id)
 
     async def write(self, data: bytes) -> None:
@@ -65,9 +67,10 @@ class _Upload:
 
     async def __aexit__(self, *_: object) -> None:
         """Forget what was not finished."""
-        if self._file is not None:
-            with trio.move_on_after(DISCARD_SECONDS, shield=True):
-                await on_disk(self._library.shelf.give_up, self.id, self._file)
+        with self._place:
+            if self._file is not None:
+                with trio.move_on_after(DISCARD_SECONDS, shield=True):
+                    await on_disk(self._library.shelf.give_up, self.id, self._file)
 
     async def _flush(self) -> None:
         assert self._file is not None
@@ -82,7 +85,6 @@ async def upload(house: Dropin, exchange: Exchange, **_: str) -> None:
     async with aclosing(exchange.parts()) as parts, coming:
         problem: OqError | None = None
         try:
-            library.check_room()
             fields = await read_form(exchange.headers.get("content-type", ""), parts, coming)
         except OqError as error:
             problem = error
@@ -99,8 +101,8 @@ async def upload(house: Dropin, exchange: Exchange, **_: str) -> None:
             name = min(fields)[:60]
             raise InvalidTask(f"{name} cannot be mapped; send purpose and file", name)
         size = await coming.finish()
-    file = FileRecord(coming.id, size, int(house.queue.clock.now()), coming.filename, PURPOSE)
-    await library.add_file(file)
+        file = FileRecord(coming.id, size, int(house.queue.clock.now()), coming.filename, PURPOSE)
+        await library.add_file(file)
     await exchange.whole(200, msgspec.json.encode(file), JSON)
 
 
@@ -127,7 +129,7 @@ async def content(house: Dropin, exchange: Exchange, id: str) -> None:
     """The bytes of a file."""
     library = await house.open_library()
     size = library.file(id).bytes
-    file = await on_disk(open_file, library.shelf.path(id))
+    file = await library.open(id)
     try:
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         await exchange.begin(200, headers)

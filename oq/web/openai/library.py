@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -25,10 +26,6 @@ T = TypeVar("T")
 FILE, BATCH = "file/", "batch/"  # prefixes of the records' names
 _encode = msgspec.json.encode
 logger = logging.getLogger(__name__)
-
-
-def open_file(path: Path) -> BinaryIO:
-    return path.open("rb")
 
 
 def new_id(kind: str) -> str:
@@ -59,6 +56,7 @@ class Library:
         self.batches: dict[str, KeptBatch] = {}
         self.loaded = trio.Event()
         self._changing = trio.Lock()
+        self._coming = 0  # uploads
 
     async def load(self) -> None:
         """Read what is on disk."""
@@ -88,11 +86,24 @@ class Library:
             raise TaskNotFound(f"there is no batch {id[:100]!r}")
         return self.batches[id]
 
-    def check_room(self) -> None:
-        """Refuse one more file when there are as many as may be."""
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place for a file that comes; refuse it when there are as many as may be, with those that come."""
         limit = self.settings.dropin.max_files
-        if len(self.files) >= limit:
+        if len(self.files) + self._coming >= limit:
             raise TooMany(f"{limit} files are kept already (dropin.max_files); delete some")
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+
+    async def open(self, id: str) -> BinaryIO:
+        """Open a file to be read; `TaskNotFound` if it is gone from the data folder, too."""
+        file = await on_disk(self.shelf.open, id)
+        if file is None:
+            raise TaskNotFound(f"the file {id} is gone from the data folder; delete it here, too")
+        return file
 
     async def add_file(self, file: FileRecord) -> None:
         await self.queue.keep_documents({FILE + file.id: _encode(file)})

@@ -1,4 +1,4 @@
-"""Runs OpenAI batches: feeds their lines to the queue, gathers the results, survives a kill at any point.
+"""Runs OpenAI batches from one status to the next, and survives a kill at any point; their lines are those of `feeding`.
 
 Rule 1: a line's task has an idempotency key made of the batch and the line, so a line that is fed again after a crash
 is the same task. Rule 2: what is in the result files is done; there is no other record of progress. Rule 3: at most
@@ -8,37 +8,19 @@ is the same task. Rule 2: what is in the result files is done; there is no other
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import trio
 
 from oq.access import UNFINISHED
-from oq.core.model import Status, TaskSpec
-from oq.core.task import Task
-from oq.dropin.batches import (
-    BatchLine,
-    Counts,
-    FileRecord,
-    KeptBatch,
-    check_lines,
-    failed_line,
-    known_ids,
-    missed_line,
-    read_line,
-    result_line,
-    succeeded,
-)  # fmt: skip
-from oq.dropin.openai_errors import openai_error
-from oq.dropin.openai_fields import OpenAiCall
-from oq.dropin.terms import Terms, task_of
-from oq.errors import Busy, InvalidTask, OqError, StorageError, TaskConflict, TaskNotFound
+from oq.dropin.batches import Counts, FileRecord, KeptBatch, check_lines, known_ids
+from oq.errors import OqError, StorageError, TaskConflict
 from oq.ports import Query
+from oq.web.openai.feeding import RETRY_SECONDS, Feeding
 from oq.web.openai.library import Library, on_disk, result_ids
 from oq.web.openai.shelf import Results
-from oq.web.openai.tasks import READERS, answer_body
 
 if TYPE_CHECKING:
     from oq.queue import Queue
@@ -46,10 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=Exception)
 logger = logging.getLogger(__name__)
 
-READ_LINES = 200  # lines read from disk in one go
 CANCEL_AT_ONCE = 1000  # tasks in one message
-GATHERED = 1000  # results that wait for the disk
-RETRY_SECONDS = 1.0  # before a line is offered again to a queue that is full, or a disk that refuses
 
 
 class BatchRunner:
@@ -137,7 +116,7 @@ class BatchRunner:
             done, failed = await on_disk(self._known, output_id), await on_disk(self._known, error_id)
             counts = Counts(batch.record.request_counts.total, len(done), len(failed))
             self._counts[id] = counts
-            work = _Work(self, batch, done | failed, output, errors)
+            work = Feeding(library, batch, done | failed, output, errors, partial(self._note, id))
             expired = False
             left_over = len(done | failed) < counts.total
             gone = left_over and not await on_disk(library.shelf.has, batch.record.input_file_id)
@@ -236,135 +215,10 @@ class BatchRunner:
         for first in range(0, len(keys), CANCEL_AT_ONCE):
             await self._queue.cancel_many(keys[first : first + CANCEL_AT_ONCE])
 
-    def note(self, id: str, completed: int, failed: int) -> None:
+    def _note(self, id: str, completed: int, failed: int) -> None:
         """Count results that are on disk."""
         known = self._counts[id]
         self._counts[id] = Counts(known.total, known.completed + completed, known.failed + failed)
-
-
-class _Result(NamedTuple):
-    """The result of a line: its text for the output, or for the error file."""
-
-    custom_id: str
-    good: bool
-    text: bytes
-
-
-class _Work:
-    """The lines of one batch on their way. *known* are the custom ids that have a result."""
-
-    def __init__(
-        self, runner: BatchRunner, batch: KeptBatch, known: set[str], output: Results, errors: Results
-    ) -> None:
-        self._runner = runner
-        self._queue = runner._queue
-        self._library = runner._library
-        self._batch = batch
-        self._known = known
-        self._output = output
-        self._errors = errors
-
-    async def feed(self) -> None:
-        """Run every line that has no result; return when each has one on disk."""
-        window = trio.Semaphore(self._library.settings.dropin.batch_window)
-        send, gathered = trio.open_memory_channel[_Result](GATHERED)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._gather, gathered)
-            async with send, trio.open_nursery() as lines:
-                rest = self._lines()
-                while part := await on_disk(lambda: list(islice(rest, READ_LINES))):
-                    for line in part:
-                        await window.acquire()
-                        lines.start_soon(self._line, line, window, send)
-
-    async def miss(self, code: str, message: str) -> None:
-        """Give every line that has no result the error *code*."""
-        missed = await on_disk(lambda: [missed_line(line, code, message) for line in self._lines()])
-        await on_disk(self._errors.add, missed)
-        self._runner.note(self._batch.record.id, 0, len(missed))
-
-    def _lines(self) -> Iterator[BatchLine]:
-        record = self._batch.record
-        for number, text in enumerate(self._library.shelf.lines(record.input_file_id), 1):
-            if text.strip():
-                line = read_line(text, number, record.endpoint)
-                if line.custom_id not in self._known:
-                    yield line
-
-    async def _line(
-        self, line: BatchLine, window: trio.Semaphore, send: trio.MemorySendChannel[_Result]
-    ) -> None:
-        good, text = await self._result(line)
-        await send.send(_Result(line.custom_id, good, text))
-        window.release()
-
-    async def _result(self, line: BatchLine) -> tuple[bool, bytes]:
-        """Return whether the line went well, and its result."""
-        try:
-            call = READERS[self._batch.record.endpoint](line.body)
-            if call.stream:
-                raise InvalidTask("stream cannot be used in a batch", "stream")
-        except InvalidTask as problem:
-            body = openai_error(400, problem.message, param=problem.field, code=problem.code)
-            return False, result_line(line, str(line.number), 400, body)
-        task = await self._task(call, line)
-        if not succeeded(task):
-            return False, failed_line(line, task)
-        return True, result_line(
-            line, task.id, 200, answer_body(call, task.id, task.created_at, task.result_json or b"{}")
-        )
-
-    async def _task(self, call: OpenAiCall, line: BatchLine) -> Task:
-        """Return the finished task of a line."""
-        batch = self._batch
-        terms = Terms(batch.priority, batch.tags, batch.timeout, f"{batch.record.id}#{line.number}")
-        spec = task_of(call.type, call.model, call.payload, call.options, call.keep_alive, terms)
-        while True:
-            key = await self._submit(spec)
-            try:
-                task = await self._queue.wait(key)
-            except TaskNotFound:
-                continue  # somebody deleted it: the same line is a new task
-            if task.status is Status.CANCELLED and self._cancels():
-                await trio.sleep_forever()  # the batch is being cancelled, and this child with it
-            return task
-
-    def _cancels(self) -> bool:
-        return self._library.batch(self._batch.record.id).record.status == "cancelling"
-
-    async def _submit(self, spec: TaskSpec) -> int:
-        while True:
-            try:
-                (key,) = await self._queue.submit_keys([spec])
-                if isinstance(key, OqError):
-                    raise key
-            except (Busy, StorageError):
-                await trio.sleep(RETRY_SECONDS)  # full, or stopping: it goes on later, or at the next start
-            else:
-                return key
-
-    async def _gather(self, gathered: trio.MemoryReceiveChannel[_Result]) -> None:
-        """Write results as they come, those that wait together."""
-        async with gathered:
-            async for first in gathered:
-                found = [first]
-                while True:
-                    try:
-                        found.append(gathered.receive_nowait())
-                    except (trio.WouldBlock, trio.EndOfChannel):
-                        break
-                # One thread call for both files, and no await after it: what is written is known, also when the batch
-                # is cancelled now. Else it would get a second line.
-                await on_disk(self._write, found)
-                self._known.update(result.custom_id for result in found)
-                good = sum(1 for result in found if result.good)
-                self._runner.note(self._batch.record.id, good, len(found) - good)
-
-    def _write(self, found: list[_Result]) -> None:
-        for results, wanted in ((self._output, True), (self._errors, False)):
-            lines = [result.text for result in found if result.good is wanted]
-            if lines:
-                results.add(lines)
 
 
 def _input_gone(batch: KeptBatch) -> dict[str, object]:

@@ -30,6 +30,13 @@ class Shelf:
             raise FileNotFoundError(id)
         return self._folder / id
 
+    def open(self, id: str) -> BinaryIO | None:
+        """Open a whole file to be read; None if it is not there."""
+        try:
+            return self.path(id).open("rb")
+        except FileNotFoundError:
+            return None
+
     def begin(self, id: str) -> BinaryIO:
         """Open a file that is being written."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
