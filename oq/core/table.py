@@ -1,6 +1,6 @@
 """Every task that the schedule knows, and how one moves from one status to the next.
 
-One table of entries, and views of it that hold keys only: `Waiting` (pending), `_due` (scheduled), `Twins`. A move
+One table of entries, and views of it that hold keys only: `Lanes` (pending), `_due` (scheduled), `Twins`. A move
 changes entry and views together, and puts what is to be written and told into the draft.
 """
 
@@ -16,10 +16,10 @@ from oq.core.embedding import entry_of
 from oq.core.events import Change, EventType
 from oq.core.idempotency import IdempotencyKeys
 from oq.core.ids import format_id
+from oq.core.lanes import Lanes
 from oq.core.lifecycle import may_follow
 from oq.core.model import ATTEMPTS_KEPT, Attempt, Entry, Failed, Status, TaskSpec, TaskState
 from oq.core.retention import Ends
-from oq.core.rules import Waiting
 from oq.core.twins import Twins
 from oq.errors import OqError, TaskConflict, TaskNotFound
 
@@ -37,7 +37,7 @@ class Table:
     def __init__(self) -> None:
         self.entries: dict[int, Entry] = {}
         self.finished: Ends = {}
-        self.waiting = Waiting(self.entries)
+        self.waiting = Lanes(self.entries)
         self.twins = Twins()
         self.names = IdempotencyKeys()
         self._due: list[tuple[float, int]] = []  # scheduled tasks; entries that moved on are skipped lazily

@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oq.core import rules
+from oq.core import lanes
 from oq.core.embedding import entry_of
+from oq.core.lanes import Lanes
 from oq.core.model import Entry, Status, TaskState
-from oq.core.rules import Waiting
 
 from .world import spec
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _heaps_are_made_anew_at_once() -> Iterator[None]:
-    before, rules.SLACK = rules.SLACK, 0
+    before, lanes.SLACK = lanes.SLACK, 0
     yield
-    rules.SLACK = before
+    lanes.SLACK = before
 
 
 moves = st.tuples(
@@ -36,7 +36,7 @@ def test_the_oldest_of_each_priority_and_affinity_is_always_known(
     steps: list[tuple[int, str, int]],
 ) -> None:
     entries: dict[int, Entry] = {}
-    waiting = Waiting(entries)
+    waiting = Lanes(entries)
 
     def enter(key: int, priority: int) -> None:
         entries[key] = entry_of(key, spec("abc"[key % 3]), TaskState(Status.PENDING, priority))
