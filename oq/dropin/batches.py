@@ -70,6 +70,9 @@ class KeptBatch(msgspec.Struct, frozen=True):
     priority: int
     tags: tuple[str, ...]
     timeout: float | None = None
+    guard: str = "report"
+    idempotency_key: str | None = None
+    fingerprint: bytes | None = None  # of the request that the key stands for
 
     def now(self, status: str, at: float, **changed: Any) -> KeptBatch:
         """Return the batch in another status, and when that began."""
@@ -206,6 +209,13 @@ def missed_line(line: BatchLine, code: str, message: str) -> bytes:
         "id": f"batch_req_{line.number}", "custom_id": line.custom_id, "response": None,
         "error": {"code": code, "message": message},
     }) + b"\n"  # fmt: skip
+
+
+def refused_line(
+    line: BatchLine, status: int, message: str, code: str | None, param: str | None = None
+) -> bytes:
+    """Return the line of a request that is answered with an error of ours, with its newline."""
+    return result_line(line, str(line.number), status, openai_error(status, message, param=param, code=code))
 
 
 def failed_line(line: BatchLine, task: Task) -> bytes:

@@ -12,6 +12,7 @@ import msgspec
 
 from oq.core.model import TaskType
 from oq.dropin.terms import OURS
+from oq.errors import InvalidTask
 from oq.wire.requests import MODEL_MAX
 
 TYPES: dict[str, TaskType] = {
@@ -44,35 +45,50 @@ def read_call(path: str, body: bytes) -> NativeCall | None:
     type_ = TYPES[path]
     try:
         fields = _decode_object(body if body.isascii() else body.decode("utf-8", "replace").encode())
-        named = {name.lower(): name for name in fields}
-        model = _decode(fields[named["model"]])
-    except (msgspec.MsgspecError, KeyError, RecursionError):
+        model = _decode(_taken(fields, "model") or _NULL)
+    except (msgspec.MsgspecError, RecursionError):
         return None
     if not isinstance(model, str) or not model.strip() or len(model) > MODEL_MAX or "\0" in model:
         return None
-    del fields[named["model"]]
-    ours = {name: _decode(fields.pop(name)) for name in OURS if name in fields}
-    keep_alive = _taken(fields, named.get("keep_alive"))
-    options = None
-    given = named.get("options")
-    if given is not None and bytes(fields[given]).lstrip()[:1] in (b"{", b"n"):
-        options = _taken(fields, given)
+    ours = {name: _ours(name, fields.pop(name)) for name in OURS if name in fields}
     stream = type_ != "embed"
-    if type_ != "embed" and "stream" in named:
-        stream = bytes(fields.pop(named["stream"])) != b"false"
+    if type_ != "embed":
+        said = _taken(fields, "stream") or b"true"
+        if said not in (b"true", b"false"):
+            return None
+        stream = said == b"true"
+    keep_alive = _taken(fields, "keep_alive")
+    options = None
+    if all(bytes(fields[name]).lstrip()[:1] in (b"{", b"n") for name in _spellings(fields, "options")):
+        options = _taken(fields, "options")
     if type_ == "chat":
         # The model server does not know it here; a task's payload does (oq.backends.request_body).
-        fields.pop(named.get("system", ""), None)
-    if path == "/api/embeddings":
-        fields.setdefault("prompt", msgspec.Raw(b'""'))  # the mark of the older kind
-        fields.pop("input", None)
+        _taken(fields, "system")
+    elif path == "/api/embeddings":
+        fields["prompt"] = msgspec.Raw(_taken(fields, "prompt") or b'""')  # the mark of the older kind
+        _taken(fields, "input")
+    elif path == "/api/embed":
+        _taken(fields, "prompt")  # which it does not know, and which would be that mark
     return NativeCall(type_, model, _encode(fields), options, keep_alive, stream, ours)
 
 
-def _taken(fields: dict[str, msgspec.Raw], name: str | None) -> bytes | None:
-    """Take a field out; None for null."""
-    value = bytes(fields.pop(name)) if name is not None else _NULL
+def _spellings(fields: dict[str, msgspec.Raw], name: str) -> list[str]:
+    return [key for key in fields if key.lower() == name]
+
+
+def _taken(fields: dict[str, msgspec.Raw], name: str) -> bytes | None:
+    """Take a field out, in whatever case: of several the last counts. None for null."""
+    value = _NULL
+    for key in _spellings(fields, name):
+        value = bytes(fields.pop(key))
     return None if value == _NULL else value
+
+
+def _ours(name: str, value: msgspec.Raw) -> Any:
+    try:
+        return _decode(value)
+    except (msgspec.MsgspecError, RecursionError):
+        raise InvalidTask(f"{name} holds no value that can be read", name) from None
 
 
 class _Done(msgspec.Struct):

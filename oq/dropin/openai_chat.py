@@ -49,9 +49,9 @@ def read_chat(body: bytes) -> OpenAiCall:
     if fields.flag("logprobs"):
         payload["logprobs"] = True
     top = fields.whole("top_logprobs", 0, 20)
-    if top is not None:
-        if not payload.get("logprobs"):
-            raise InvalidTask("top_logprobs needs logprobs: true", "top_logprobs")
+    if top and not payload.get("logprobs"):
+        raise InvalidTask("top_logprobs needs logprobs: true", "top_logprobs")
+    if top is not None and payload.get("logprobs"):
         payload["top_logprobs"] = top
     most = fields.whole("max_tokens", 1, TOKENS_MAX)
     most = fields.whole("max_completion_tokens", 1, TOKENS_MAX) or most
@@ -76,7 +76,7 @@ def _messages(given: list[Any] | None) -> list[dict[str, Any]]:
 def _message(given: Any, where: str, called: dict[str, str]) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise InvalidTask(f"{where} must be an object", where)
-    role = _ROLES.get(given.get("role", ""))
+    role = _ROLES.get(str(given.get("role")))
     if role is None:
         raise InvalidTask(f"{where}.role must be one of {', '.join(_ROLES)}", f"{where}.role")
     for name, value in given.items():
@@ -113,12 +113,13 @@ def _message(given: Any, where: str, called: dict[str, str]) -> dict[str, Any]:
 def _image(part: dict[str, Any], where: str) -> str:
     given = part.get("image_url")
     url = given.get("url") if isinstance(given, dict) else given
-    if not isinstance(url, str) or not url.startswith("data:") or ";base64," not in url[:100]:
+    head, comma, data = url.partition(",") if isinstance(url, str) else ("", "", "")
+    if not comma or not head.startswith("data:") or not head.lower().endswith(";base64"):
         raise InvalidTask(
             f"{where}.image_url must be a data URL (data:image/png;base64,…): no picture is fetched from elsewhere",
             f"{where}.image_url",
         )
-    return url.partition(";base64,")[2]
+    return data
 
 
 def _calls(given: Any, where: str, called: dict[str, str]) -> list[dict[str, Any]]:
@@ -176,18 +177,18 @@ def _format(form: dict[str, Any], payload: dict[str, Any]) -> None:
 
 # --- answers
 class _Said(msgspec.Struct):
-    content: str = ""
+    content: str | None = None
     thinking: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
 
 
 class _Line(msgspec.Struct):
-    message: _Said = msgspec.field(default_factory=_Said)
+    message: _Said | None = None
     logprobs: list[dict[str, Any]] | None = None
     done: bool = False
     done_reason: str | None = None
-    prompt_eval_count: int = 0
-    eval_count: int = 0
+    prompt_eval_count: int | None = None
+    eval_count: int | None = None
 
 
 _decode = msgspec.json.Decoder(_Line).decode
@@ -212,8 +213,8 @@ class ChatAnswer:
     def chunks(self, line: bytes) -> list[bytes]:
         """Return the chunks, as JSON, that *line* becomes."""
         found = _decode(line)
-        said = found.message
-        delta: dict[str, Any] = {"role": "assistant", "content": said.content}
+        said = found.message or _Said()
+        delta: dict[str, Any] = {"role": "assistant", "content": said.content or ""}
         if said.thinking:
             delta["reasoning"] = said.thinking
         if said.tool_calls:
@@ -247,8 +248,8 @@ class ChatAnswer:
     def whole(self, result: bytes) -> bytes:
         """Return the completion."""
         found = _decode(result)
-        said = found.message
-        message: dict[str, Any] = {"role": "assistant", "content": said.content}
+        said = found.message or _Said()
+        message: dict[str, Any] = {"role": "assistant", "content": said.content or ""}
         if said.thinking:
             message["reasoning"] = said.thinking
         if said.tool_calls:
@@ -284,7 +285,7 @@ class ChatAnswer:
 
 def usage_of(found: Any) -> dict[str, int]:
     """Return the usage from the model server's counts."""
-    prompt, answer = found.prompt_eval_count, found.eval_count
+    prompt, answer = found.prompt_eval_count or 0, found.eval_count or 0
     return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
 

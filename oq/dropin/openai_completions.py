@@ -47,13 +47,13 @@ def _prompt(given: Any) -> str:
 
 
 class _Line(msgspec.Struct):
-    response: str = ""
+    response: str | None = None
     thinking: str | None = None
     logprobs: list[dict[str, Any]] | None = None
     done: bool = False
     done_reason: str | None = None
-    prompt_eval_count: int = 0
-    eval_count: int = 0
+    prompt_eval_count: int | None = None
+    eval_count: int | None = None
 
 
 _decode = msgspec.json.Decoder(_Line).decode
@@ -75,7 +75,7 @@ class CompletionAnswer:
         found = _decode(line)
         chunks = []
         if found.response or found.logprobs or not found.done:
-            chunks.append(self._body(found.response, None, found.logprobs))
+            chunks.append(self._body(found.response or "", None, found.logprobs))
         if found.done:
             chunks.append(self._body("", finish_reason(found.done_reason), None))
             if self._include_usage:
@@ -86,7 +86,7 @@ class CompletionAnswer:
         """Return the completion."""
         found = _decode(result)
         return self._body(
-            found.response, finish_reason(found.done_reason), found.logprobs, usage=usage_of(found)
+            found.response or "", finish_reason(found.done_reason), found.logprobs, usage=usage_of(found)
         )
 
     def _body(

@@ -20,8 +20,8 @@ def read_embedding(body: bytes) -> OpenAiCall:
     model = fields.model()
     given = fields.take("input")
     texts = [given] if isinstance(given, str) else given
-    if not isinstance(texts, list) or not texts:
-        raise InvalidTask("input must be text or a list of texts", "input")
+    if not isinstance(texts, list) or not texts or given == "":
+        raise InvalidTask("input must be text or a list of texts, and not empty", "input")
     if not all(isinstance(text, str) for text in texts):
         raise InvalidTask("input must be text or a list of texts: tokens cannot be mapped", "input")
     payload: dict[str, Any] = {"input": given}
@@ -40,7 +40,7 @@ def read_embedding(body: bytes) -> OpenAiCall:
 
 class _Vectors(msgspec.Struct):
     embeddings: list[msgspec.Raw] = []
-    prompt_eval_count: int = 0
+    prompt_eval_count: int | None = None
 
 
 _decode = msgspec.json.Decoder(_Vectors).decode
@@ -54,7 +54,7 @@ def embeddings_answer(result: bytes, model: str, *, as_base64: bool) -> bytes:
         {"object": "embedding", "index": index, "embedding": _packed(vector) if as_base64 else vector}
         for index, vector in enumerate(found.embeddings)
     ]
-    tokens = found.prompt_eval_count
+    tokens = found.prompt_eval_count or 0
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return _encode({"object": "list", "data": data, "model": model, "usage": usage})
 

@@ -9,7 +9,5 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 
 def openai_error(status: int, message: str, *, param: str | None = None, code: str | None = None) -> bytes:
     """Return an error's body."""
-    if status == 404 and code in (None, "model_not_found", "not_found"):
-        code = "model_not_found" if "model" in message else "not_found"
     kind = _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
     return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})

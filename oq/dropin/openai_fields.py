@@ -149,7 +149,12 @@ class Fields:
         for name in options:
             if name not in ("include_usage", "include_obfuscation"):
                 raise InvalidTask(f"there is no stream_options.{name[:60]}", f"stream_options.{name[:60]}")
-        return stream, {"include_usage": bool(options.get("include_usage"))}
+        usage = options.get("include_usage")
+        if usage not in (None, True, False):
+            raise InvalidTask(
+                "stream_options.include_usage must be true or false", "stream_options.include_usage"
+            )
+        return stream, {"include_usage": bool(usage)}
 
     def finish(self) -> None:
         """Refuse what was not taken."""

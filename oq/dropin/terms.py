@@ -36,6 +36,21 @@ class Terms(msgspec.Struct, frozen=True):
     max_unfinished: int = 0
     guard: str = "report"
 
+    def for_line(self, ours: Mapping[str, Any]) -> Terms:
+        """Return the terms of a batch's line: its own fields stand above those of the batch. Raises `InvalidTask`."""
+        changed: dict[str, Any] = {}
+        if _given(ours, "_priority"):
+            changed["priority"] = _read_priority(ours["_priority"], "_priority")
+        if _given(ours, "_timeout"):
+            changed["timeout"] = parse_duration(ours["_timeout"], "_timeout")
+        if _given(ours, "_guard"):
+            changed["guard"] = parse_guard(ours["_guard"], "_guard")
+        name = _text(ours.get("_source"), "_source")
+        if name:
+            others = tuple(tag for tag in self.tags if not tag.startswith("client:"))
+            changed["tags"] = (*others, _tag("client", name, "_source"))
+        return msgspec.structs.replace(self, **changed)
+
 
 def terms_of(
     headers: Mapping[str, str], ours: Mapping[str, Any], settings: Settings, via: str, *, batch: bool = False
@@ -58,22 +73,24 @@ def terms_of(
     if name:
         client_tag = _tag("client", name, "_source" if "_source" in ours else "X-Client-ID")
         tags.append(client_tag)
-    if headers.get("x-request-id"):
-        tags.append(_tag("request", headers["x-request-id"], "X-Request-ID"))
+    # Several proxies may have written into it: a call does not fail for what is there to follow it.
+    request_id = headers.get("x-request-id", "").partition(",")[0].strip()[: TAG_MAX - len("request:")]
+    if request_id.isprintable() and request_id:
+        tags.append(f"request:{request_id}")
     key = headers.get("idempotency-key")
     if key is not None and (len(key) > KEY_MAX or not key.strip() or not key.isprintable()):
         raise InvalidTask(f"Idempotency-Key must have 1 to {KEY_MAX} printable characters", "Idempotency-Key")
     timeout = client.timeout if client is not None else None
-    if ours.get("_timeout") not in (None, ""):
+    if _given(ours, "_timeout"):
         timeout = parse_duration(ours["_timeout"], "_timeout")
-    where = "_guard" if ours.get("_guard") not in (None, "") else "X-Queue-Guard"
+    where = "_guard" if _given(ours, "_guard") else "X-Queue-Guard"
     guard = parse_guard(ours.get("_guard") or headers.get("x-queue-guard") or "report", where)
     return Terms(
         priority=_priority(headers, ours, client, settings, batch),
         tags=tuple(tags),
         timeout=timeout,
         idempotency_key=key,
-        respond_async="respond-async" in headers.get("prefer", "").lower().replace(" ", "").split(","),
+        respond_async="respond-async" in _preferences(headers.get("prefer", "")),
         client_tag=client_tag,
         max_unfinished=client.max_unfinished if client is not None else 0,
         guard=guard,
@@ -123,15 +140,28 @@ def _priority(
         (ours.get("_priority"), "_priority"), (headers.get("x-queue-priority"), "X-Queue-Priority"),
     ):  # fmt: skip
         if given not in (None, ""):
-            try:
-                return parse_priority(given)
-            except InvalidTask as problem:
-                raise InvalidTask(problem.message, where) from None
+            return _read_priority(given, where)
     if batch:
         own = client.batch_priority if client is not None else None
         return settings.dropin.batch_priority if own is None else own
     own = client.priority if client is not None else None
     return settings.dropin.priority if own is None else own
+
+
+def _read_priority(given: Any, where: str) -> int:
+    try:
+        return parse_priority(given)
+    except InvalidTask as problem:
+        raise InvalidTask(problem.message, where) from None
+
+
+def _given(ours: Mapping[str, Any], name: str) -> bool:
+    return ours.get(name) not in (None, "")
+
+
+def _preferences(header: str) -> set[str]:
+    """Return the names in a ``Prefer`` header; their values and parameters are left out (RFC 7240)."""
+    return {part.partition(";")[0].strip() for part in header.lower().split(",")}
 
 
 def _known_client(authorization: str, name: str | None, settings: Settings) -> ClientSettings | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import trio
 
 from oq.core.ids import created_at, format_id
@@ -32,6 +33,8 @@ CANCEL_SECONDS = 5.0  # for the cancel of a task whose client is gone, also whil
 STOPPING = Refused(
     503, "the server is stopping; the task waits in its queue until it is back", code="queue_closed"
 )
+
+BAD_ANSWER = Refused(502, "the model server's answer is not what Ollama sends", code="bad_answer")
 
 
 class Form(Protocol):
@@ -162,6 +165,8 @@ async def answer_task(
                 await (call.stream() if form.streams else call.wait())
             except OqError as error:  # kept out of the nursery, which would wrap it in a group
                 failure = error
+            except msgspec.MsgspecError:
+                await call.refuse(BAD_ANSWER)
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure

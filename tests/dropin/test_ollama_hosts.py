@@ -61,6 +61,13 @@ async def test_what_cannot_be_passed_on_is_answered_at_once_on_a_connection_that
         )  # that it is closed is said when the body was not read to its end
 
 
+async def test_an_answer_passed_on_has_one_date(place: Place, fake: FakeOllama) -> None:
+    fake.other = {"/api/pull": status(400, "no", Date="Sat, 01 Jan 2000 00:00:00 GMT")}
+    answer = await place.client.post("/api/pull", json={"model": "m"})
+    (date,) = answer.headers.get_list("date")
+    assert "2000" not in date
+
+
 async def test_a_pull_streams_through_while_the_queue_is_paused(place: Place, fake: FakeOllama) -> None:
     await place.queue.pause()
     go_on = trio.Event()

@@ -158,6 +158,61 @@ async def test_what_cannot_be_read_is_left_to_the_model_server(place: Place, fak
     assert await place.tasks() == []
 
 
+@pytest.mark.parametrize("stream", ["false", 0, {}])
+async def test_a_wrong_stream_is_left_to_the_model_server(
+    place: Place, fake: FakeOllama, stream: object
+) -> None:
+    fake.default = status(400, "cannot unmarshal")
+    answer = await place.client.post("/api/chat", json={**CHAT, "stream": stream})
+    assert (answer.status_code, answer.json()) == (400, {"error": "cannot unmarshal"})
+    assert await place.tasks() == []
+
+
+async def test_a_field_of_ours_that_cannot_be_read_is_named(place: Place, fake: FakeOllama) -> None:
+    body = b'{"model":"m","prompt":"Hi","_priority":1e999}'
+    answer = await place.client.post("/api/generate", content=body)
+    assert (answer.status_code, answer.json()["field"]) == (422, "_priority")
+    assert fake.requests == []
+
+
+async def test_of_a_field_in_several_spellings_the_last_counts(place: Place, fake: FakeOllama) -> None:
+    body = b'{"Model":"nope","model":"llama3.2","prompt":"Hi","Stream":true,"stream":false}'
+    answer = await place.client.post("/api/generate", content=body)
+    assert answer.json()["done"] is True
+    assert fake.requests[0].json() == {"model": "llama3.2", "prompt": "Hi", "stream": True}
+
+
+async def test_a_request_id_of_several_proxies_is_the_first_ones(place: Place) -> None:
+    for given in ("abc-1,def", "a" * 300):
+        assert (
+            await place.client.post("/api/chat", json=CHAT, headers={"X-Request-ID": given})
+        ).status_code == 200
+    first, long = await place.tasks()
+    assert first.spec.tags[-1] == "request:abc-1"
+    assert long.spec.tags[-1] == "request:" + "a" * 192
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sent"),
+    [
+        ("/api/embed", {"prompt": "Hi"}, {}),
+        ("/api/embed", {"prompt": "Hi", "Input": "yo"}, {"Input": "yo"}),
+        ("/api/embed", {"input": "yo"}, {"input": "yo"}),
+        ("/api/embeddings", {"Prompt": "Hi"}, {"prompt": "Hi"}),
+        ("/api/embeddings", {"Input": "Hi"}, {"prompt": ""}),
+    ],
+)
+async def test_an_embed_request_goes_where_it_was_sent(
+    place: Place, fake: FakeOllama, path: str, body: dict[str, str], sent: dict[str, str]
+) -> None:
+    async def reply(exchange: Any) -> None:
+        await exchange.whole(200, b'{"embedding":[3.5],"embeddings":[[3.5]]}')
+
+    fake.other = {"/api/embeddings": reply, "/api/embed": reply}
+    assert (await place.client.post(path, json={"model": "m", **body})).status_code == 200
+    assert (fake.requests[-1].path, fake.requests[-1].json()) == (path, {"model": "m", **sent})
+
+
 async def test_embeddings_of_the_older_kind_go_where_they_belong(place: Place, fake: FakeOllama) -> None:
     async def reply(exchange: Any) -> None:
         await exchange.whole(200, b'{"embedding":[3.5,4.5]}')
@@ -211,7 +266,9 @@ async def test_the_same_idempotency_key_is_the_same_task(place: Place, fake: Fak
 
 async def test_prefer_respond_async_answers_with_the_task_at_once(place: Place) -> None:
     await place.queue.pause()
-    answer = await place.client.post("/api/chat", json=CHAT, headers={"Prefer": "respond-async"})
+    answer = await place.client.post(
+        "/api/chat", json=CHAT, headers={"Prefer": "wait=10, respond-async; x=1"}
+    )
     assert answer.status_code == 202
     assert answer.headers["location"] == f"/api/tasks/{answer.json()['task_id']}"
     await place.queue.resume()

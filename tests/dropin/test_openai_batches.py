@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,12 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from fake_ollama import FakeOllama, falls_silent, says, status
+from fake_ollama import Exchange, FakeOllama, falls_silent, lines, says, status
+
+from oq.dropin.openai_chat import read_chat
+from oq.dropin.openai_fields import OpenAiCall
+from oq.web.openai.feeding import Feeding
+from oq.web.openai.tasks import READERS
 
 from .conftest import Place, open_place, read_until
 
@@ -136,6 +142,99 @@ async def test_a_file_that_was_deleted_by_hand_is_404(place: Place, tmp_path: Pa
     assert answer.status_code == 404
     assert "gone from the data folder" in answer.json()["error"]["message"]
     assert (await place.client.delete(f"/v1/files/{id}")).json()["deleted"]
+
+
+async def test_a_line_that_goes_wrong_in_any_way_is_its_own_affair(
+    place: Place, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(body: bytes) -> OpenAiCall:
+        if b"bug" in body:
+            raise RuntimeError("a bug of ours")
+        return read_chat(body)
+
+    async def answers(exchange: Exchange) -> None:
+        broken = b"odd" in exchange.request.body
+        said = {"role": "assistant", "content": "Hi", "thinking": None}
+        await lines({"model": "m", "message": said, "done": True, "done_reason": 5 if broken else "stop"})(
+            exchange
+        )
+
+    monkeypatch.setitem(READERS, ENDPOINT, read)
+    fake.default = answers
+    batch = await begin(
+        place, request("bug"), request("a"), request("odd"), request("role", messages=[{"role": ["user"]}]),
+    )  # fmt: skip
+    batch = await ended(place, batch["id"])
+    assert batch["status"] == "completed"
+    assert [line["custom_id"] for line in await lines_of(place, batch["output_file_id"])] == ["a"]
+    failed = {line["custom_id"]: line["response"] for line in await lines_of(place, batch["error_file_id"])}
+    assert {id: one["status_code"] for id, one in failed.items()} == {"bug": 500, "odd": 502, "role": 400}
+    assert failed["odd"]["body"]["error"]["code"] == "bad_answer"
+
+
+async def test_a_batch_that_stands_still_can_be_cancelled(
+    place: Place, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: Feeding) -> None:
+        stood_still.set()
+        raise RuntimeError("a bug of ours")
+
+    stood_still = trio.Event()
+    monkeypatch.setattr(Feeding, "feed", broken)
+    batch = await begin(place, request("a"))
+    await stood_still.wait()
+    await trio.testing.wait_all_tasks_blocked()
+    assert (await place.client.post(f"/v1/batches/{batch['id']}/cancel")).json()["status"] == "cancelling"
+    batch = await ended(place, batch["id"])
+    assert (batch["status"], batch["request_counts"]["failed"]) == ("cancelled", 1)
+    assert (await place.client.delete(f"/v1/files/{batch['input_file_id']}")).json()["deleted"]
+
+
+async def test_a_lines_own_fields_stand_above_the_batchs_headers(place: Place) -> None:
+    await place.queue.pause()
+    headers = {"X-Queue-Guard": "fail", "X-Queue-Priority": "normal", "X-Client-ID": "team"}
+    file = (
+        await upload(
+            place,
+            text(
+                request("a", _priority="critical", _timeout="77s", _source="me", _guard="retry"),
+                request("b"),
+                request("c", _priority="zz"),
+            ),
+        )
+    ).json()
+    body = {"input_file_id": file["id"], "endpoint": ENDPOINT, "completion_window": "24h"}
+    batch = (await place.client.post("/v1/batches", json=body, headers=headers)).json()
+    await place.until(lambda: place.queue.stats().pending == 2)
+    own, general = sorted(await place.tasks(), key=lambda task: -task.state.priority)
+    assert (own.state.priority, own.spec.timeout, own.spec.guard) == (15, 77.0, "retry")
+    assert (general.state.priority, general.spec.timeout, general.spec.guard) == (5, None, "fail")
+    assert ("client:me" in own.spec.tags, "client:team" in own.spec.tags) == (True, False)
+    assert "client:team" in general.spec.tags
+    await place.queue.resume()
+    batch = await ended(place, batch["id"])
+    (wrong,) = await lines_of(place, batch["error_file_id"])
+    assert (wrong["custom_id"], wrong["response"]["body"]["error"]["param"]) == ("c", "_priority")
+
+
+async def test_the_same_idempotency_key_is_the_same_batch(place: Place) -> None:
+    file = (await upload(place, text(request("a")))).json()
+    body = {"input_file_id": file["id"], "endpoint": ENDPOINT, "completion_window": "24h"}
+    key = {"Idempotency-Key": "once"}
+    first = (await place.client.post("/v1/batches", json=body, headers=key)).json()
+    await ended(place, first["id"])
+    again = await place.client.post("/v1/batches", json=body, headers=key)
+    assert (again.json()["id"], again.json()["status"]) == (first["id"], "completed")
+    other = await place.client.post("/v1/batches", json={**body, "metadata": {"a": "b"}}, headers=key)
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_conflict")
+    assert len((await place.client.get("/v1/batches")).json()["data"]) == 1
+
+
+async def test_what_windows_puts_before_the_first_line_is_no_part_of_it(place: Place) -> None:
+    file = (await upload(place, BOM_UTF8 + text(request("a")))).json()
+    body = {"input_file_id": file["id"], "endpoint": ENDPOINT, "completion_window": "24h"}
+    batch = await ended(place, (await place.client.post("/v1/batches", json=body)).json()["id"])
+    assert (batch["status"], batch["request_counts"]["completed"]) == ("completed", 1)
 
 
 async def test_a_batch_runs_to_its_output(place: Place, fake: FakeOllama) -> None:

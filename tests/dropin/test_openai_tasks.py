@@ -105,6 +105,8 @@ async def test_pictures_come_as_data_urls_only(place: Place, fake: FakeOllama) -
 
     await place.client.post("/v1/chat/completions", json=asked("data:image/png;base64,aGk="))
     assert fake.requests[0].json()["messages"] == [{"role": "user", "content": "What?", "images": ["aGk="]}]
+    await place.client.post("/v1/chat/completions", json=asked("data:image/png;BASE64,aGk="))
+    assert fake.requests.pop().json()["messages"][0]["images"] == ["aGk="]
     answer = await place.client.post("/v1/chat/completions", json=asked("https://example.org/x.png"))
     assert answer.status_code == 400
     assert error_of(answer)["param"] == "messages[0].content[1].image_url"
@@ -124,12 +126,19 @@ async def test_pictures_come_as_data_urls_only(place: Place, fake: FakeOllama) -
         ("chat/completions", {"top_logprobs": 2}, "top_logprobs"),
         ("chat/completions", {"response_format": {"type": "grammar"}}, "response_format"),
         ("chat/completions", {"messages": [{"role": "x", "content": ""}]}, "messages[0].role"),
+        ("chat/completions", {"messages": [{"role": ["user"], "content": ""}]}, "messages[0].role"),
+        (
+            "chat/completions",
+            {"stream": True, "stream_options": {"include_usage": "yes"}},
+            "stream_options.include_usage",
+        ),
         ("chat/completions", {"model": None}, "model"),
         ("chat/completions", {"_priority": "urgent"}, "_priority"),
         ("completions", {"prompt": ["a", "b"]}, "prompt"),
         ("completions", {"prompt": [1, 2]}, "prompt"),
         ("completions", {"prompt": "a", "echo": True}, "echo"),
         ("embeddings", {"input": [1, 2]}, "input"),
+        ("embeddings", {"input": ""}, "input"),
         ("embeddings", {"input": "a", "encoding_format": "hex"}, "encoding_format"),
     ],
 )
@@ -165,6 +174,33 @@ async def test_an_error_in_the_middle_is_an_event(place: Place, fake: FakeOllama
     last = answer.text.rstrip().rpartition("data: ")[2]
     assert json.loads(last)["error"]["message"] == "unexpected EOF"
     assert "[DONE]" not in answer.text
+
+
+async def test_a_null_in_the_model_servers_answer_is_nothing_said(place: Place, fake: FakeOllama) -> None:
+    fake.default = lines({"model": "m", "message": {"role": "assistant", "content": None}, "done": True})
+    answer = await place.client.post("/v1/chat/completions", json={**CHAT, "top_logprobs": 0})
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["content"] == ""
+
+
+async def test_an_answer_that_is_not_what_ollama_sends_is_502_and_not_asked_for_again(
+    place: Place, fake: FakeOllama
+) -> None:
+    fake.default = lines(
+        {"model": "m", "message": {"role": "assistant", "content": "x"}, "done_reason": 5, "done": True}
+    )
+    answer = await place.client.post("/v1/chat/completions", json=CHAT)
+    assert (answer.status_code, error_of(answer)["code"]) == (502, "bad_answer")
+    assert answer.headers["x-should-retry"] == "false"
+    streamed = await place.client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    last = streamed.text.rstrip().rpartition("data: ")[2]
+    assert json.loads(last)["error"]["code"] == "bad_answer"
+
+
+async def test_what_is_not_there_is_not_called_a_model_for_its_name(place: Place) -> None:
+    for path in ("/v1/files/model", "/v1/batches/batch_model"):
+        answer = await place.client.get(path)
+        assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
 
 
 async def test_what_is_no_route_or_method_or_json_has_openais_shape_too(place: Place) -> None:

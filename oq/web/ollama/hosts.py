@@ -148,7 +148,8 @@ async def _forward(backend: Backend, exchange: Exchange, parts: AsyncIterator[by
 
 
 async def _pass_back(answer: Forwarded, exchange: Exchange) -> None:
-    await exchange.begin(answer.status, [(name, value) for name, value in answer.headers if name not in _HOP])
+    headers = [(name, value) for name, value in answer.headers if name not in _HOP and name != b"date"]
+    await exchange.begin(answer.status, headers)  # the date is our own
     while data := await answer.receive():
         await exchange.write(data)
     await exchange.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,17 +20,23 @@ if TYPE_CHECKING:
 async def create(house: Dropin, exchange: Exchange, **_: str) -> None:
     """Begin a batch; answered when it is on disk."""
     library = await house.open_library()
-    asked, window = read_batch(await exchange.body())
+    body = await exchange.body()
+    asked, window = read_batch(body)
     terms = terms_of(exchange.headers, {}, house.settings, "openai", batch=True)
     now, id = house.queue.clock.now(), new_id("batch_")
     record = BatchRecord(
         id, asked.endpoint, asked.input_file_id, asked.completion_window, "validating", int(now), int(now + window),
         metadata=asked.metadata,
     )  # fmt: skip
-    batch = KeptBatch(record, terms.priority, (*terms.tags, f"batch:{id}"), terms.timeout)
-    await library.add_batch(batch)
-    house.runner.start(id)
-    await exchange.whole(200, msgspec.json.encode(record), JSON)
+    fingerprint = None if terms.idempotency_key is None else hashlib.sha256(body).digest()[:16]
+    batch = KeptBatch(
+        record, terms.priority, (*terms.tags, f"batch:{id}"), terms.timeout, terms.guard,
+        terms.idempotency_key, fingerprint,
+    )  # fmt: skip
+    kept = await library.add_batch(batch)
+    if kept is batch:
+        house.runner.start(id)
+    await exchange.whole(200, msgspec.json.encode(_shown(house, kept)), JSON)
 
 
 async def every_batch(house: Dropin, exchange: Exchange, **_: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
+import msgspec
 import trio
 
 from oq.core.model import Status, TaskSpec
@@ -16,16 +18,20 @@ from oq.dropin.batches import (
     failed_line,
     missed_line,
     read_line,
+    refused_line,
     result_line,
     succeeded,
 )
-from oq.dropin.openai_errors import openai_error
 from oq.dropin.openai_fields import OpenAiCall
 from oq.dropin.terms import Terms, task_of
 from oq.errors import Busy, InvalidTask, OqError, StorageError, TaskNotFound
+from oq.web.errors import InternalError
 from oq.web.openai.library import Library, on_disk
 from oq.web.openai.shelf import Results
 from oq.web.openai.tasks import READERS, answer_body
+from oq.web.relay import BAD_ANSWER
+
+logger = logging.getLogger(__name__)
 
 READ_LINES = 200  # lines read from disk in one go
 GATHERED = 1000  # results that wait for the disk
@@ -95,14 +101,24 @@ class Feeding:
         window.release()
 
     async def _result(self, line: BatchLine) -> tuple[bool, bytes]:
-        """Return whether the line went well, and its result."""
+        """Return whether the line went well, and its result. Whatever is wrong with it is its own affair."""
         try:
-            call = READERS[self._batch.record.endpoint](line.body)
-            if call.stream:
-                raise InvalidTask("stream cannot be used in a batch", "stream")
+            return await self._answered(line)
         except InvalidTask as problem:
-            body = openai_error(400, problem.message, param=problem.field, code=problem.code)
-            return False, result_line(line, str(line.number), 400, body)
+            return False, refused_line(line, 400, problem.message, problem.code, problem.field)
+        except msgspec.MsgspecError:
+            return False, refused_line(line, BAD_ANSWER.status, BAD_ANSWER.words, BAD_ANSWER.code)
+        except StorageError:
+            raise  # the whole batch waits for the disk
+        except Exception:
+            logger.exception("line %d of %s failed unexpectedly", line.number, self._batch.record.id)
+            words = "the server made a mistake; its log has the details"
+            return False, refused_line(line, InternalError.status, words, InternalError.code)
+
+    async def _answered(self, line: BatchLine) -> tuple[bool, bytes]:
+        call = READERS[self._batch.record.endpoint](line.body)
+        if call.stream:
+            raise InvalidTask("stream cannot be used in a batch", "stream")
         task = await self._task(call, line)
         if not succeeded(task):
             return False, failed_line(line, task)
@@ -113,7 +129,9 @@ class Feeding:
     async def _task(self, call: OpenAiCall, line: BatchLine) -> Task:
         """Return the finished task of a line."""
         batch = self._batch
-        terms = Terms(batch.priority, batch.tags, batch.timeout, f"{batch.record.id}#{line.number}")
+        terms = Terms(
+            batch.priority, batch.tags, batch.timeout, f"{batch.record.id}#{line.number}", guard=batch.guard
+        ).for_line(call.ours)
         spec = task_of(call.type, call.model, call.payload, call.options, call.keep_alive, terms)
         while True:
             key = await self._submit(spec)

@@ -13,7 +13,15 @@ import msgspec
 import trio
 
 from oq.dropin.batches import UNFINISHED, BatchRecord, FileRecord, KeptBatch
-from oq.errors import InvalidTask, StorageError, StorageFull, TaskConflict, TaskNotFound, TooMany
+from oq.errors import (
+    IdempotencyConflict,
+    InvalidTask,
+    StorageError,
+    StorageFull,
+    TaskConflict,
+    TaskNotFound,
+    TooMany,
+)
 from oq.store.faults import FULL
 from oq.store.storages import FILES_FOLDER
 from oq.web.openai.shelf import Shelf
@@ -121,9 +129,19 @@ class Library:
             self.files.pop(id, None)
         await on_disk(self.shelf.delete, id)
 
-    async def add_batch(self, batch: KeptBatch) -> None:
-        """Put a new batch on disk, unless its input is not there or there are as many as may be."""
+    async def add_batch(self, batch: KeptBatch) -> KeptBatch:
+        """Put a new batch on disk, unless its input is not there or there are as many as may be.
+
+        Return it, or the batch that was begun with the same Idempotency-Key.
+        """
         async with self._changing:
+            known = self._begun_with(batch.idempotency_key)
+            if known is not None:
+                if known.fingerprint != batch.fingerprint:
+                    raise IdempotencyConflict(
+                        f"the Idempotency-Key {batch.idempotency_key!r} stands for another batch; use a new key"
+                    )
+                return known
             if batch.record.input_file_id not in self.files:
                 raise InvalidTask(f"there is no file {batch.record.input_file_id[:100]!r}", "input_file_id")
             limit = self.settings.dropin.max_batches
@@ -131,7 +149,12 @@ class Library:
                 raise TooMany(
                     f"{limit} batches are not finished (dropin.max_batches); try again when some are"
                 )
-            await self._keep(batch)
+            return await self._keep(batch)
+
+    def _begun_with(self, key: str | None) -> KeptBatch | None:
+        if key is None:
+            return None
+        return next((batch for batch in self.batches.values() if batch.idempotency_key == key), None)
 
     async def change(
         self, id: str, how: Callable[[KeptBatch], KeptBatch], files: Sequence[FileRecord] = ()

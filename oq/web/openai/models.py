@@ -30,7 +30,7 @@ async def one_model(house: Dropin, exchange: Exchange, id: str) -> None:
         if model.get("name") in (id, f"{id}:latest"):
             await exchange.whole(200, msgspec.json.encode(_model(model) | {"id": id}), JSON)
             return
-    await exchange.whole(404, openai_error(404, f"model '{id}' not found"), JSON)
+    await exchange.whole(404, openai_error(404, f"model '{id}' not found", code="model_not_found"), JSON)
 
 
 def _model(model: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class BatchRunner:
         self._queue: Queue = library.queue
         self._counts: dict[str, Counts] = {}
         self._feeding: dict[str, trio.CancelScope] = {}
+        self._alive: set[str] = set()  # batches that somebody runs
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
@@ -46,12 +47,13 @@ class BatchRunner:
         async with trio.open_nursery() as self._nursery:
             await self._library.load()
             for batch in self._library.unfinished():
-                self._nursery.start_soon(self._guarded, batch.record.id)
+                self.start(batch.record.id)
             await trio.sleep_forever()
 
     def start(self, id: str) -> None:
         """Run a batch that is on disk."""
         assert self._nursery is not None
+        self._alive.add(id)
         self._nursery.start_soon(self._guarded, id)
 
     async def cancel(self, id: str) -> KeptBatch:
@@ -69,6 +71,8 @@ class BatchRunner:
         scope = self._feeding.get(id)
         if scope is not None:
             scope.cancel()
+        elif id not in self._alive:  # it stood still
+            self.start(id)
         return batch
 
     def counts(self, batch: KeptBatch) -> Counts:
@@ -81,6 +85,12 @@ class BatchRunner:
         What the disk refuses is done again when it heals, as after a kill: from what is on disk. Anything else waits
         for the next start.
         """
+        try:
+            await self._persist(id)
+        finally:
+            self._alive.discard(id)
+
+    async def _persist(self, id: str) -> None:
         told = False
         while True:
             refused: StorageError | None = None

@@ -7,6 +7,7 @@ durable, and renamed. Results of a batch grow line by line and are durable after
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from io import FileIO
@@ -83,8 +84,9 @@ class Shelf:
         """Yield the lines of a file, without their newlines."""
         try:
             with open(f"{self.path(id)}{PART}" if unfinished else self.path(id), "rb") as file:
-                for line in file:
-                    yield line.rstrip(b"\r\n")
+                for number, line in enumerate(file):
+                    # What programs for Windows put before the first line is no part of it.
+                    yield (line if number else line.removeprefix(BOM_UTF8)).rstrip(b"\r\n")
         except FileNotFoundError:
             if not unfinished:
                 raise
