@@ -15,7 +15,7 @@ from oq.cli.backup import data_dir
 from oq.cli.batch_run import Fields, Run, run_tasks
 from oq.cli.filters import chosen, filter_flags
 from oq.cli.openai_batch import is_openai_batch, run_openai_batch
-from oq.cli.output import TASK_COLUMNS, emit, plain, print_line, print_table, progress, task_row
+from oq.cli.output import TASK_COLUMNS, emit, plain, print_line, print_table, progress, say_errors, task_row
 from oq.cli.session import Command, Session, pass_session
 from oq.cli.whole import export_whole, import_whole
 from oq.client import TaskHandle
@@ -220,6 +220,7 @@ def _report(session: Session, handles: list[Submitted], wait: bool) -> None:
                 finished.append(session.client.wait(handle.id))
                 forward(1)
         emit(session, finished, TASK_COLUMNS, task_row)
+        say_errors(session, finished)
         if any(task.status != "completed" for task in finished):
             code = code or exits.TASK_FAILED
     else:

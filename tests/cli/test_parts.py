@@ -8,7 +8,7 @@ import pytest
 
 from oq import errors
 from oq.cli import exits, inputs
-from oq.cli.output import one_line, plain, print_table, printable, seconds
+from oq.cli.output import TASK_COLUMNS, one_line, plain, print_table, printable, seconds, task_row
 from oq.cli.session import Session
 from oq.wire import RemoteEvent, RemoteTask
 from tests.cli.conftest import Oq
@@ -117,6 +117,38 @@ def test_a_narrow_terminal_hides_no_column(capsys):
     said = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert said.splitlines()[0].split() == list(columns)
     assert said.splitlines()[1].split()[:2] == ["0sazve0nzfg00", "embed"]
+
+
+def drawn(capsys, columns, *rows) -> list[str]:
+    """Return the lines of a table on a terminal of 60 columns."""
+    session = Session()
+    session.color = True
+    print_table(session, columns, rows)
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+
+
+def test_on_a_narrow_terminal_advice_goes_on_in_the_next_line(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    advice = "/data/Data.fs is missing, though /data was in use: restore a backup, or remove " + "x" * 70
+    head, *lines = drawn(capsys, ("STATE", "WHAT", "FINDING"), ("fail", "store", advice), ("ok", "disk", "y"))
+    column = head.index("FINDING")
+    assert lines[0].split()[:2] == ["fail", "store"]
+    assert "".join(line[column:] for line in lines[:-1]).replace(" ", "") == advice.replace(" ", "")
+    assert all(len(line) <= 60 for line in lines)
+
+
+def test_a_task_of_a_list_is_one_line_of_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    task = RemoteTask("0sazve0nzfg00", "generate", "m", prompt="a prompt " * 9)
+    head, *lines = drawn(capsys, TASK_COLUMNS, task_row(task), task_row(task))
+    assert head.split() == list(TASK_COLUMNS)
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(("status", "error"), [("failed", "no such model"), ("cancelled", "cancelled")])
+def test_the_line_of_a_task_that_did_not_succeed_has_its_prompt(status, error):
+    task = RemoteTask("a", status=status, error=error, prompt="Why is the sky blue?")
+    assert task_row(task)[-3:] == (status, "", "Why is the sky blue?")
 
 
 def test_times_are_spelled_but_the_users_own_json_is_left_alone():
