@@ -266,6 +266,13 @@ def test_events_are_shown_from_the_beginning_on(oq: Oq):
     assert id
 
 
+def test_events_that_nobody_knows_are_said_to_be_missing(oq: Oq):
+    found = oq("events", "--after", "999999", "--limit", "1")
+    assert (found.exit_code, found.stdout) == (0, "")
+    assert "may be missing here" in found.stderr
+    assert '"resync"' in oq("events", "--after", "999999", "--limit", "1", "-o", "jsonl").stdout
+
+
 # --- changing
 
 

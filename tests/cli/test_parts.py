@@ -7,7 +7,7 @@ import re
 import pytest
 
 from oq import errors
-from oq.cli import exits, inputs
+from oq.cli import control, exits, inputs
 from oq.cli.output import TASK_COLUMNS, one_line, plain, print_table, printable, seconds, task_row
 from oq.cli.session import Session
 from oq.wire import RemoteEvent, RemoteTask
@@ -67,6 +67,12 @@ def test_a_message_may_hold_colons():
     ("serve", "--port", "99999"),
     ("nonsense",),
     ("status", "-o", "xml"),
+    ("export", "-o", "id"),
+    ("-o", "table", "export"),
+    ("export", "--data-dir", "x"),
+    ("import", "--data-dir", "x"),
+    ("events", "--after", "-1"),
+    ("events", "--after", "soon"),
 ])  # fmt: skip
 def test_wrong_usage_exits_with_2_and_a_sentence(bare: Oq, arguments):
     found = bare(*arguments, input="")
@@ -84,6 +90,35 @@ def test_wrong_input_that_the_builders_find_names_the_field(bare: Oq):
 
 def test_a_near_miss_of_a_command_is_suggested(bare: Oq):
     assert "'submit'" in bare("sumbit").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "example"),
+    [
+        (("list", "--config", "x"), "oq --config … list"),
+        (("list", "--timeout=5"), "oq --timeout … list"),
+        (("list", "-v"), "oq -v list"),
+        (("doctor", "--no-color"), "oq --no-color doctor"),
+        (("token", "list", "--data-dir", "x"), "oq --data-dir … token list"),
+        (("token", "--data-dir", "x", "list"), "oq --data-dir … token"),
+    ],
+)
+def test_where_an_option_of_the_program_stands_is_said(bare: Oq, arguments, example):
+    found = bare(*arguments)
+    assert found.exit_code == 2
+    name = next(word for word in example.split() if word.startswith("-"))
+    assert found.stderr.splitlines()[-1] == f"Error: {name} stands before the command: {example}"
+
+
+def test_an_option_that_is_nowhere_is_none(bare: Oq):
+    assert "No such option '--nonsense'" in bare("list", "--nonsense").stderr
+
+
+def test_events_that_are_lost_are_told_with_what_to_do(capsys):
+    control._print_event(Session(), RemoteEvent(17, "resync"))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("events up to number 17 may be missing here: begin again from what is now")
 
 
 def test_text_that_begins_with_an_at_sign_can_be_given():
