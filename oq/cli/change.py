@@ -21,13 +21,18 @@ FITS = {
     "retry": ["failed", "cancelled"],
     "delete": ["completed", "failed", "cancelled"],
 }
+ALL = {
+    "cancel": "All tasks that wait or run.",
+    "retry": "All failed and cancelled tasks.",
+    "delete": "All finished tasks.",
+}
 
 
 def _bulk_command(action: str, help: str) -> click.Command:
     @click.command(action, cls=Command, help=help)
     @click.argument("ids", nargs=-1, metavar="[ID...|-]", shell_complete=suggest.task_ids)
     @filter_flags
-    @click.option("--all", "everything", is_flag=True, help=f"All tasks that can be {DONE[action]}.")
+    @click.option("--all", "everything", is_flag=True, help=ALL[action])
     @click.option("--dry-run", is_flag=True, help="Only show which tasks they are.")
     @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
     @pass_session

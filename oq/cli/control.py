@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -42,13 +43,28 @@ def _say(session: Session, answer: dict[str, Any], text: str) -> None:
         print_json(answer)
 
 
+EVENT = re.compile(
+    r"(\w+-)?\d+", re.ASCII
+)  # a number, or an id as the server sends it: what ran then, and the number
+LOST = "events up to number {} may be missing here: begin again from what is now (`oq status`, `oq list`)"
+
+
+def _event(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not EVENT.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is no event's number: it is 0 or more")
+    return value
+
+
 @click.command(cls=Command)
 @click.option(
     "--type", "types", multiple=True, type=click.Choice([str(kind) for kind in EventType]), help="Only this."
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on until Ctrl-C; this is what happens anyway.")
 @click.option(
-    "--after", metavar="NUMBER", help="Begin after this event; 0: with the oldest that is still known."
+    "--after",
+    metavar="NUMBER",
+    callback=_event,
+    help="Begin after this event; 0: with the oldest that is still known.",
 )
 @click.option("--limit", type=click.IntRange(1), help="End after so many events.")
 @pass_session
@@ -72,6 +88,8 @@ def _print_event(session: Session, event: RemoteEvent) -> None:
             print_line(plain(event))
         case "id":
             click.echo(event.task_id or event.subject or event.type)
+        case _ if event.type == "resync":
+            session.say(LOST.format(event.seq))
         case _:
             error = event.task.error if event.task is not None else None
             about = event.task_id or event.subject or ""

@@ -37,6 +37,8 @@ LEFT_BEHIND = {
     "restore.part": "a restore was cut short before it changed anything: restore again",
 }
 
+WANTS_TOKEN = {"unauthorized", "forbidden", "too_many_failures"}  # codes that only an oq server answers with
+
 Finding = tuple[str, str, str]  # ok, warn or fail; what; how it is and what to do
 
 
@@ -116,6 +118,8 @@ def _server(session: Session, settings: Settings) -> tuple[bool, Finding]:
     except OqError as error:
         if error.code == "server_unreachable":
             return False, ("warn", "oq server", f"none runs at {address}; start one with `oq serve`")
+        if error.code in WANTS_TOKEN:
+            return True, ("warn", "oq server", _wants_token(address, session.token() is not None, error))
         return False, (
             "warn",
             "oq server",
@@ -129,6 +133,11 @@ def _server(session: Session, settings: Settings) -> tuple[bool, Finding]:
         "oq server",
         f"{address} runs: {stats.running_tasks} tasks running, {waiting} waiting",
     )
+
+
+def _wants_token(address: str, given: bool, error: OqError) -> str:
+    text = f"an oq server runs at {address} and wants a token (OQ_TOKEN)"
+    return f"{text}, another than this one: {error.message}" if given else text
 
 
 def _folder(folder: Path) -> Iterator[Finding]:

@@ -133,10 +133,18 @@ def warn(session: Session, task: RemoteTask) -> None:
         session.say(f"note: {found}")
 
 
+def say_errors(session: Session, tasks: Iterable[RemoteTask]) -> None:
+    """Tell why tasks failed, beside a table: its line of a task has no place for it."""
+    if session.output == "table":
+        for task in tasks:
+            if task.status == "failed" and task.error:
+                session.say(f"task {task.id} failed: {one_line(task.error, CELL)}")
+
+
 def task_row(task: RemoteTask) -> tuple[str, ...]:
     return (
         task.id, task.type, one_line(task.model, 30), priority_name(task.priority), str(task.status),
-        when(task.created_at), one_line(task.error or _prompt(task), 50),
+        when(task.created_at), one_line(_prompt(task), 50),
     )  # fmt: skip
 
 
@@ -165,8 +173,13 @@ LAST_LEAST = 8  # characters of the last column, however narrow the terminal
 CELL = 2000  # characters of a cell; more is for JSON
 
 
-def rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Table:
-    """Return a table for a terminal of *width*: only the last column gives way, down to `LAST_LEAST` characters."""
+def rich_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], width: int, *, wrap: bool = False
+) -> Table:
+    """Return a table for a terminal of *width*: only the last column gives way, down to `LAST_LEAST` characters.
+
+    What it has no room for there goes on in the next line if *wrap*, else it is left out.
+    """
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
@@ -176,22 +189,25 @@ def rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]], width: int
     widths = [max(cell_len(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
     left = max(LAST_LEAST, width - sum(widths[:-1]) - GAP * (len(columns) - 1))
     widths[-1] = min(widths[-1], left)  # rich would take from every column, down to nothing
-    for name, wide in zip(columns, widths, strict=True):
-        table.add_column(Text(name), overflow="ellipsis", no_wrap=True, width=wide)
+    for number, (name, wide) in enumerate(zip(columns, widths, strict=True), 1):
+        if wrap and number == len(columns):
+            table.add_column(Text(name), overflow="fold", width=wide)
+        else:
+            table.add_column(Text(name), overflow="ellipsis", no_wrap=True, width=wide)
     for row in cells:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     return table
 
 
 def print_table(session: Session, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: coloured and fitted on a terminal, aligned and whole in a pipe."""
+    """Print a table: coloured and fitted on a terminal, aligned and whole in a pipe. A task of a list is one line."""
     if sys.stdout.isatty() or session.color:
         from rich.console import ConsoleDimensions
 
         today = time.strftime("%Y-%m-%d ")
         near = [tuple(cell.removeprefix(today) for cell in row) for row in rows]
         screen = console(session)
-        drawn = rich_table(columns, near, screen.width)
+        drawn = rich_table(columns, near, screen.width, wrap=tuple(columns) != TASK_COLUMNS)
         least = sum(column.width or 0 for column in drawn.columns) + GAP * (len(columns) - 1)
         # Rather lines that the terminal wraps than columns that vanish.
         screen.size = ConsoleDimensions(max(screen.width, least), screen.height)

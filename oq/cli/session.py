@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from oq.cli import exits
 from oq.errors import OqError
@@ -28,7 +29,7 @@ class Session:
         self.config: str | None = None
         self.config_dir: str | None = None
         self.overrides: dict[str, Any] = {}
-        self.output = "table"
+        self.output = "table"  # see `asked_for`
         self.quiet = False
         self.color: bool | None = None
         self.timeout = 30.0
@@ -93,6 +94,15 @@ class Session:
         patience = Patience(retries=retries, total=total)
         return Client(self.address(), token=self.token(), timeout=self.timeout, patience=patience)
 
+    def asked_for(self, *formats: str) -> bool:
+        """Return whether a person wrote that the output is to be one of *formats*."""
+        given: click.Context | None = click.get_current_context()
+        while given is not None:
+            if given.get_parameter_source("output") is ParameterSource.COMMANDLINE:
+                return self.output in formats
+            given = given.parent
+        return False
+
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
@@ -141,7 +151,27 @@ def shared_options() -> list[click.Parameter]:
     ]
 
 
-class Command(click.Command):
+class _Told(click.Command):
+    """A command that knows which options stand before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name, program = error.option_name, ctx.find_root()
+            for option in program.command.params if ctx.parent is not None else ():
+                if name in (*option.opts, *option.secondary_opts):
+                    value = (
+                        "" if getattr(option, "is_flag", False) or getattr(option, "count", False) else " …"
+                    )
+                    rest = ctx.command_path.removeprefix(program.command_path).strip()
+                    raise click.UsageError(
+                        f"{name} stands before the command: {program.command_path} {name}{value} {rest}", ctx
+                    ) from None
+            raise
+
+
+class Command(_Told):
     """A command that takes the shared options, too."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
@@ -150,7 +180,7 @@ class Command(click.Command):
         self.params += [option for option in shared_options() if not taken & set(option.opts)]
 
 
-class Group(click.Group):
+class Group(_Told, click.Group):
     """The program: errors become one sentence and an exit code, never a traceback."""
 
     command_class = Command

@@ -22,7 +22,7 @@ def config() -> None:
     """Show the settings."""
 
 
-@config.command("show")
+@config.command("show", short_help="Show every setting as `oq serve` would take it.")
 @click.option("--origin", is_flag=True, help="Tell where each value comes from.")
 @pass_session
 def config_show(session: Session, origin: bool) -> None:

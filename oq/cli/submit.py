@@ -72,7 +72,7 @@ def submit() -> None:
     """
 
 
-@submit.command()
+@submit.command(short_help="Submit a chat.")
 @click.argument("text", nargs=-1)
 @click.option("--messages", multiple=True, metavar="ROLE:TEXT", help='Such as "user:Hello"; may be repeated.')
 @click.option("--tools", metavar="@FILE", help="The tools the model may call, as a JSON list.")
@@ -94,7 +94,7 @@ def chat(session: Session, text: tuple[str, ...], messages: tuple[str, ...], **g
     _submit(session, builders.chat(model, said, tools=tools, **options), given)
 
 
-@submit.command()
+@submit.command(short_help="Submit a prompt to continue.")
 @click.argument("text", nargs=-1)
 @click.option("--prompt", help="The text to continue; text, @file or -.")
 @click.option("--suffix", help="The text after the gap to fill.")
@@ -113,7 +113,7 @@ def generate(session: Session, text: tuple[str, ...], prompt: str | None, **give
     )
 
 
-@submit.command()
+@submit.command(short_help="Submit texts to turn into vectors.")
 @click.argument("text", nargs=-1)
 @click.option("--input", "input_", multiple=True, help="A text to embed; may be repeated.")
 @click.option("--lines", is_flag=True, help="Each line of the input is a text of its own.")

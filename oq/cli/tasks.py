@@ -20,6 +20,7 @@ from oq.cli.output import (
     print_table,
     printable,
     progress,
+    say_errors,
     seconds,
     task_row,
     vectors_of,
@@ -61,6 +62,7 @@ def status(session: Session, id: str | None, watch: bool, interval: float) -> No
         else:
             task = session.client.get(id)
             emit(session, [task], TASK_COLUMNS, task_row, single=True)
+            say_errors(session, [task])
             finished = task.finished
         if not watch or finished:
             return
@@ -203,6 +205,7 @@ def wait(session: Session, ids: tuple[str, ...], limit: float | None) -> None:
             if task.status != "completed":
                 code = code or exits.TASK_FAILED
     emit(session, finished, TASK_COLUMNS, task_row, single=len(wanted) == 1)
+    say_errors(session, finished)
     raise SystemExit(code)
 
 

@@ -67,8 +67,11 @@ def token_revoke(session: Session, name: str) -> None:
     """Take a token back; what is open by it ends within a second."""
     file = _file(session)
     file.revoke(name)
-    left = "" if file.read() else "; none is left, and the server goes on asking for one"
-    session.say(f"the token {name!r} is revoked{left}")
+    session.say(f"the token {name!r} is revoked")
+    if not file.read():
+        session.say(
+            f"none is left, and the server goes on asking for one; to end that, delete {file.path} and restart the server"
+        )
 
 
 def _file(session: Session) -> TokenFile:

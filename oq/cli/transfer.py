@@ -11,11 +11,11 @@ import click
 import msgspec
 
 from oq.cli import exits, inputs
-from oq.cli.backup import data_dir
+from oq.cli.backup import data_dir, data_folder
 from oq.cli.batch_run import Fields, Run, run_tasks
 from oq.cli.filters import chosen, filter_flags
 from oq.cli.openai_batch import is_openai_batch, run_openai_batch
-from oq.cli.output import TASK_COLUMNS, emit, plain, print_line, print_table, progress, task_row
+from oq.cli.output import TASK_COLUMNS, emit, plain, print_line, print_table, progress, say_errors, task_row
 from oq.cli.session import Command, Session, pass_session
 from oq.cli.whole import export_whole, import_whole
 from oq.client import TaskHandle
@@ -95,12 +95,18 @@ def _run(session: Session, text: str, tasks: list[Fields | InvalidTask], results
 def export(session: Session, target: str, whole: bool, data_dir: str | None, **which: Any) -> None:
     """Write tasks with their results, one JSON object a line, oldest first."""
     where = chosen(which)
+    if session.asked_for("id", "table"):
+        raise click.UsageError(
+            f"tasks are exported as JSON: leave out -o {session.output}, or use `oq list -o {session.output}`"
+        )
+    _check_data_dir(whole, data_dir)
     if whole:
         if where:
             raise click.UsageError("--whole writes every task: leave the filters out")
+        folder = data_folder(session, data_dir)
         with _open_target(target) as out:
-            count = export_whole(session, out, data_dir)
-        session.say(f"{count} tasks exported")
+            count = export_whole(folder, out)
+        session.say(f"{count} tasks exported from {folder}")
         return
     total = session.client.page(limit=0, **where).total
     count = 0
@@ -134,11 +140,13 @@ def export(session: Session, target: str, whole: bool, data_dir: str | None, **w
 @pass_session
 def import_tasks(session: Session, file: str, unfinished: bool, whole: bool, data_dir: str | None) -> None:
     """Submit exported tasks again, as new ones; or put back whole ones as they were."""
+    _check_data_dir(whole, data_dir)
     if whole:
         if unfinished:
             raise click.UsageError("--whole imports every task of the file: leave --unfinished out")
-        new, same = import_whole(session, file, data_dir)
-        session.say(f"{new} tasks imported" + (f", {same} were there already" if same else ""))
+        folder = data_folder(session, data_dir)
+        new, same = import_whole(folder, file)
+        session.say(f"{new} tasks imported into {folder}" + (f", {same} were there already" if same else ""))
         return
     tasks: list[Fields | InvalidTask] = []
     for task in tasks_in(read_file(file), file):
@@ -147,6 +155,11 @@ def import_tasks(session: Session, file: str, unfinished: bool, whole: bool, dat
         elif not unfinished or bytes(task.get("status", b"")) not in ENDED:
             tasks.append({name: task[name] for name in ASKED if name in task})
     _report(session, _submit_all(session, tasks, atomic=False), wait=False)
+
+
+def _check_data_dir(whole: bool, data_dir: str | None) -> None:
+    if data_dir is not None and not whole:
+        raise click.UsageError("--data-dir goes with --whole: without it the tasks are the server's")
 
 
 def read_file(file: str) -> str:
@@ -220,6 +233,7 @@ def _report(session: Session, handles: list[Submitted], wait: bool) -> None:
                 finished.append(session.client.wait(handle.id))
                 forward(1)
         emit(session, finished, TASK_COLUMNS, task_row)
+        say_errors(session, finished)
         if any(task.status != "completed" for task in finished):
             code = code or exits.TASK_FAILED
     else:

@@ -8,25 +8,23 @@ from typing import IO
 
 import click
 
-from oq.cli.backup import data_folder
-from oq.cli.session import Session
 from oq.core.task import Task
 from oq.errors import InvalidTask
 from oq.wire.whole import parse_whole, whole_line
 
 
-def export_whole(session: Session, out: IO[bytes], data_dir: str | None) -> int:
+def export_whole(folder: Path, out: IO[bytes]) -> int:
     """Write every task of the data folder; return how many."""
     from oq.store.exchange import stored_tasks
 
     count = 0
-    for task in stored_tasks(data_folder(session, data_dir)):
+    for task in stored_tasks(folder):
         out.write(whole_line(task) + b"\n")
         count += 1
     return count
 
 
-def import_whole(session: Session, file: str, data_dir: str | None) -> tuple[int, int]:
+def import_whole(folder: Path, file: str) -> tuple[int, int]:
     """Put the tasks of *file* into the data folder; return how many were new and how many there already.
 
     The file is read twice: nothing is imported from one that has a wrong line.
@@ -37,7 +35,6 @@ def import_whole(session: Session, file: str, data_dir: str | None) -> tuple[int
         raise click.UsageError(
             "--whole takes a file, not a pipe: it is looked through before anything is imported"
         )
-    folder = data_folder(session, data_dir)
     for _ in _tasks(file):
         pass
     return add_tasks(folder, _tasks(file))

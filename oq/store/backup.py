@@ -3,6 +3,7 @@
 A data file only grows at its end, so an incremental backup is the bytes that came since the last one. A pack puts
 another file in its place: the next backup is then a full one. One that is under way is not disturbed: it reads the file by
 a second name of its own. The files of batches never change; each is copied once, after the data file that names it.
+A folder holds the backups of one store: of another's, the newest would be taken for that one's.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from ZODB.scripts import repozo
 
 from oq.errors import StorageDamaged, StorageError
 from oq.store.faults import translated
+from oq.store.identity import RECORD_NAME, id_in, name_store, new_id, read_facts, write_facts
 from oq.store.inspect import inspect_file
 from oq.store.lock import FolderLock
-from oq.store.storages import FILE_NAME, FILES_FOLDER, PART, DataFolder, fsync_path
+from oq.store.storages import FILE_NAME, FILES_FOLDER, PART, DataFolder, fsync_path, is_data_file
 
 NAME_SECONDS = 2.0  # how long to wait for a second that has no backup yet
 PINNED = "backup-*.fs"  # that second name, in the data folder; * is the process
@@ -69,13 +71,19 @@ class Restored:
 def back_up(folder: Path, target: Path, *, full: bool = False) -> Backup:
     """Put what *folder*'s data file holds now into *target*, a folder of backups; made with mode 0700.
 
-    A server may be writing meanwhile: the backup ends with a whole transaction. Raises `StorageError`, `StorageLocked`
-    when another backup goes to *target*.
+    A server may be writing meanwhile: the backup ends with a whole transaction. Raises `StorageError`, also when *target*
+    holds backups of another store, `StorageLocked` when another backup goes to *target*.
     """
     file = folder / FILE_NAME
     if not file.is_file():
         raise StorageError(f"there is no {file}; --data-dir names the folder of the server to back up")
+    if not is_data_file(file):
+        raise StorageDamaged(f"{file} is empty or no data file of oq; restore a backup instead")
     with _locked(target), _pinned(file) as pinned:
+        try:
+            _claim(target, folder)
+        except OSError as exc:
+            raise translated(exc, f"in {folder} cannot be backed up to {target}") from exc
         before = set(target.iterdir())
         _wait_for_a_new_name(before, target)
         try:
@@ -115,6 +123,7 @@ def restore(source: Path, folder: Path, *, at: float | None = None, force: bool 
         work.mkdir(mode=0o700)
         try:
             tasks = _recovered(source, date, work / FILE_NAME)
+            (work / FILE_NAME).chmod(0o600)
             fsync_path(work / FILE_NAME)
             for ending in LEFTOVERS:
                 data.file.with_name(FILE_NAME + ending).unlink(missing_ok=True)
@@ -123,7 +132,7 @@ def restore(source: Path, folder: Path, *, at: float | None = None, force: bool 
             )  # the next start deletes those of later times
             os.replace(work / FILE_NAME, data.file)
             fsync_path(folder)
-            data.mark_used()
+            data.mark_used(id_in(source / RECORD_NAME) or new_id())
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except OSError as exc:
@@ -131,6 +140,24 @@ def restore(source: Path, folder: Path, *, at: float | None = None, force: bool 
     finally:
         data.release()
     return Restored(tasks, _taken_at(Path(files[-1])))
+
+
+def _claim(target: Path, folder: Path) -> None:
+    """Make *target* the folder of backups of *folder*'s store; `StorageError` when it is another's.
+
+    One of before there were ids is taken for this store's.
+    """
+    record, store = target / RECORD_NAME, name_store(folder)
+    there = read_facts(record)
+    known = id_in(record)
+    if known not in (None, store) and any(repozo.is_data_file(path.name) for path in target.iterdir()):
+        raise StorageError(
+            f"{target} holds backups of another store, that of {there.get('data_dir', 'another folder')}; "
+            f"choose another folder for those of {folder}"
+        )
+    facts = {"program": "oq", "store": store, "data_dir": str(folder.absolute())}
+    if facts != there:
+        write_facts(record, facts)
 
 
 def _copy_files(source: Path, target: Path) -> int:

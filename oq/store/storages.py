@@ -1,14 +1,12 @@
 """Opens a store: a file in a data folder, or memory for tests. Refuses what looks damaged.
 
 A missing or damaged file is never silently replaced by an empty one (ZODB would do that). The marker
-``oq.json``, written once the first file is safe on disk, says that a folder has been used.
+``oq.json``, written once the first file is safe on disk, says that a folder has been used, and by which store.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from ZODB.utils import z64
 
 from oq.errors import OqError, StorageDamaged, StorageError, StorageLocked
 from oq.store.checked import CheckedFileStorage
+from oq.store.identity import MARKER_NAME, fsync_path, new_id, write_facts
 from oq.store.lock import FolderLock
 from oq.store.migrations import SCHEMA
 from oq.store.tail import check_cut, check_transactions
@@ -30,7 +29,6 @@ from oq.store.tail import check_cut, check_transactions
 FILE_NAME = "Data.fs"
 FILES_FOLDER = "files"  # beside it: what was uploaded for batches, and their results
 PART = ".part"  # ends the name of a file that is being written
-MARKER_NAME = "oq.json"
 # Objects and bytes a connection keeps between transactions. Few: the schedule and the catalog hold what is
 # asked often, and what is left (tree nodes, the records of running tasks) is small and in the page cache.
 CACHE_OBJECTS = 400
@@ -39,15 +37,6 @@ CONNECTIONS = 7  # the writer's, four readers', the lease's, one to spare
 MAGIC = b"FS30"
 
 logger = logging.getLogger(__name__)
-
-
-def fsync_path(path: Path) -> None:
-    """Force a file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def is_data_file(path: Path) -> bool:
@@ -158,16 +147,12 @@ class DataFolder:
             f"is readable with ZODB's fsrecover (python -m ZODB.fsrecover {FILE_NAME} recovered.fs)"
         )
 
-    def mark_used(self) -> None:
-        """Write the marker: from now on a missing file is a loss."""
-        if self.used:
+    def mark_used(self, store: str | None = None) -> None:
+        """Write the marker: from now on a missing file is a loss. *store* is the id of one that was restored."""
+        if self.used and store is None:
             return
         fsync_path(self.folder)  # first the file's name, then the claim that it exists
-        temporary = self._marker.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"program": "oq", "schema": SCHEMA}) + "\n")
-        fsync_path(temporary)
-        temporary.rename(self._marker)
-        fsync_path(self.folder)
+        write_facts(self._marker, {"program": "oq", "schema": SCHEMA, "store": store or new_id()})
 
     def size(self) -> int:
         """Return the bytes of the data file."""

@@ -15,7 +15,7 @@ from oq.core.messages import Step, Write
 from oq.core.model import Status, TaskSpec, TaskState
 from oq.errors import StorageError
 from oq.store import open_journal
-from oq.store.backup import back_up
+from oq.store.backup import back_up, restore
 from oq.store.lock import FolderLock
 from tests.cli.conftest import Oq
 from tests.cli.live import Served
@@ -83,6 +83,60 @@ def test_nothing_new_is_no_new_file(bare: Oq, folders: tuple[Path, Path, Path]) 
     files = sorted(backups.iterdir())
     assert "nothing has changed" in bare("backup", str(backups), "--data-dir", str(data)).stdout
     assert sorted(backups.iterdir()) == files
+
+
+def test_a_folder_with_backups_of_another_store_is_refused(
+    bare: Oq, folders: tuple[Path, Path, Path]
+) -> None:
+    """The other's would be the newest, and a restore would take it."""
+    data, backups, new = folders
+    back_up(data, backups)
+    fill(new, 7)
+    files = sorted(backups.iterdir())
+    found = bare("backup", str(backups), "--data-dir", str(new))
+    assert found.exit_code == 1
+    assert f"{backups} holds backups of another store, that of {data}; choose another folder" in found.stderr
+    assert sorted(backups.iterdir()) == files
+    for path in files:
+        if path.suffix in (".fs", ".dat", ".index"):
+            path.unlink()
+    assert back_up(new, backups).kind == "full"  # nobody's any more
+
+
+def test_a_restored_store_goes_on_with_the_backups_it_came_from(
+    bare: Oq, folders: tuple[Path, Path, Path]
+) -> None:
+    data, backups, new = folders
+    back_up(data, backups)
+    fill(new, 7)
+    assert bare("restore", str(backups), "--data-dir", str(new), "--force").exit_code == 0
+    fill(new, 2)
+    assert back_up(new, backups).kind == "incremental"
+
+
+def test_a_store_and_backups_of_before_there_were_ids_find_each_other(
+    bare: Oq, folders: tuple[Path, Path, Path]
+) -> None:
+    data, backups, new = folders
+    back_up(data, backups)
+    (backups / "store.json").unlink()
+    (data / "oq.json").write_text('{"program": "oq", "schema": 2}\n')
+    lock = FolderLock(data)  # a server is at work
+    try:
+        assert back_up(data, backups).kind == "unchanged"
+    finally:
+        lock.release()
+    fill(new, 7)
+    assert bare("backup", str(backups), "--data-dir", str(new)).exit_code == 1
+    assert json.loads((data / "oq.json").read_text())["schema"] == 2
+
+
+def test_what_is_no_data_file_is_not_backed_up(bare: Oq, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/Data.fs").write_bytes(b"")
+    found = bare("backup", "backups", "--data-dir", "data")
+    assert (found.exit_code, "no data file of oq" in found.stderr) == (1, True)
+    assert not (tmp_path / "data/oq.json").exists()
 
 
 def test_after_a_pack_the_next_backup_is_a_full_one(folders: tuple[Path, Path, Path]) -> None:
@@ -207,6 +261,14 @@ def test_backups_are_for_nobody_else(folders: tuple[Path, Path, Path]) -> None:
     made = back_up(data, backups)
     assert backups.stat().st_mode & 0o777 == 0o700
     assert made.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_restored_is_for_nobody_else(folders: tuple[Path, Path, Path]) -> None:
+    data, backups, new = folders
+    back_up(data, backups)
+    restore(backups, new)
+    for name in ("Data.fs", "oq.json"):
+        assert (new / name).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.slow

@@ -214,6 +214,17 @@ def test_wait_exits_with_4_when_one_of_them_failed(oq: Oq, model_server: FakeOll
     assert (found.exit_code, found.stdout.split()) == (4, ids)
 
 
+def test_beside_the_lines_of_tasks_it_is_told_why_one_failed(oq: Oq, model_server: FakeOllama):
+    model_server.script(status(400, "this prompt is bad"))
+    id = submit(oq, "tell me")
+    for command in ("wait", "status"):
+        found = oq(command, id)
+        assert found.stdout.splitlines()[1].endswith("tell me")
+        assert found.stderr.startswith(f"task {id} failed: ")
+        assert "this prompt is bad" in found.stderr
+    assert oq("delete", "--all", "--dry-run").stdout.splitlines()[1].endswith("tell me")
+
+
 def test_wait_exits_with_124_when_it_takes_too_long(oq: Oq):
     assert oq("wait", submit(oq, "x", "--delay", "1h"), "--timeout", "50ms").exit_code == 124
 
@@ -253,6 +264,13 @@ def test_events_are_shown_from_the_beginning_on(oq: Oq):
     assert len(lines) == 1
     assert "task_submitted" in lines[0]
     assert id
+
+
+def test_events_that_nobody_knows_are_said_to_be_missing(oq: Oq):
+    found = oq("events", "--after", "999999", "--limit", "1")
+    assert (found.exit_code, found.stdout) == (0, "")
+    assert "may be missing here" in found.stderr
+    assert '"resync"' in oq("events", "--after", "999999", "--limit", "1", "-o", "jsonl").stdout
 
 
 # --- changing

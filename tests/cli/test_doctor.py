@@ -168,6 +168,26 @@ def test_what_is_no_oq_server_is_told_with_its_port(bare: Oq):
     assert found["port"][1].endswith("(Address already in use): stop what has it, or choose --port")
 
 
+@pytest.mark.slow
+def test_a_server_that_wants_a_token_runs(
+    bare: Oq, tmp_path: Path, model_server: FakeOllama, monkeypatch: pytest.MonkeyPatch
+):
+    made = bare("--data-dir", "data", "token", "create", "ci", "--scope", "read")
+    served = Served(tmp_path / "data", "--ollama-host", model_server.url)
+    look = ("--data-dir", "data", "--ollama-host", model_server.url, "--server", served.url, "doctor")
+    try:
+        found = findings(bare, *look)
+        text = f"an oq server runs at {served.url} and wants a token (OQ_TOKEN)"
+        assert found["oq server"] == ("warn", text)
+        assert not {"port", "lock"} & found.keys()
+        monkeypatch.setenv("OQ_TOKEN", "oq_wrong")
+        assert findings(bare, *look)["oq server"][1].startswith(f"{text}, another than this one: ")
+        monkeypatch.setenv("OQ_TOKEN", made.stdout.strip())
+        assert findings(bare, *look)["oq server"][0] == "ok"
+    finally:
+        served.stop()
+
+
 def test_a_server_whose_disk_refuses_writes_fails(bare: Oq):
     with saying(b'{"storage_ok": false}') as url:
         state, text = findings(bare, "doctor", "--port", url.rpartition(":")[2])["oq server"]

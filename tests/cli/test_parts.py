@@ -7,8 +7,8 @@ import re
 import pytest
 
 from oq import errors
-from oq.cli import exits, inputs
-from oq.cli.output import one_line, plain, print_table, printable, seconds
+from oq.cli import control, exits, inputs
+from oq.cli.output import TASK_COLUMNS, one_line, plain, print_table, printable, seconds, task_row
 from oq.cli.session import Session
 from oq.wire import RemoteEvent, RemoteTask
 from tests.cli.conftest import Oq
@@ -67,6 +67,12 @@ def test_a_message_may_hold_colons():
     ("serve", "--port", "99999"),
     ("nonsense",),
     ("status", "-o", "xml"),
+    ("export", "-o", "id"),
+    ("-o", "table", "export"),
+    ("export", "--data-dir", "x"),
+    ("import", "--data-dir", "x"),
+    ("events", "--after", "-1"),
+    ("events", "--after", "soon"),
 ])  # fmt: skip
 def test_wrong_usage_exits_with_2_and_a_sentence(bare: Oq, arguments):
     found = bare(*arguments, input="")
@@ -84,6 +90,35 @@ def test_wrong_input_that_the_builders_find_names_the_field(bare: Oq):
 
 def test_a_near_miss_of_a_command_is_suggested(bare: Oq):
     assert "'submit'" in bare("sumbit").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "example"),
+    [
+        (("list", "--config", "x"), "oq --config … list"),
+        (("list", "--timeout=5"), "oq --timeout … list"),
+        (("list", "-v"), "oq -v list"),
+        (("doctor", "--no-color"), "oq --no-color doctor"),
+        (("token", "list", "--data-dir", "x"), "oq --data-dir … token list"),
+        (("token", "--data-dir", "x", "list"), "oq --data-dir … token"),
+    ],
+)
+def test_where_an_option_of_the_program_stands_is_said(bare: Oq, arguments, example):
+    found = bare(*arguments)
+    assert found.exit_code == 2
+    name = next(word for word in example.split() if word.startswith("-"))
+    assert found.stderr.splitlines()[-1] == f"Error: {name} stands before the command: {example}"
+
+
+def test_an_option_that_is_nowhere_is_none(bare: Oq):
+    assert "No such option '--nonsense'" in bare("list", "--nonsense").stderr
+
+
+def test_events_that_are_lost_are_told_with_what_to_do(capsys):
+    control._print_event(Session(), RemoteEvent(17, "resync"))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("events up to number 17 may be missing here: begin again from what is now")
 
 
 def test_text_that_begins_with_an_at_sign_can_be_given():
@@ -117,6 +152,38 @@ def test_a_narrow_terminal_hides_no_column(capsys):
     said = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert said.splitlines()[0].split() == list(columns)
     assert said.splitlines()[1].split()[:2] == ["0sazve0nzfg00", "embed"]
+
+
+def drawn(capsys, columns, *rows) -> list[str]:
+    """Return the lines of a table on a terminal of 60 columns."""
+    session = Session()
+    session.color = True
+    print_table(session, columns, rows)
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+
+
+def test_on_a_narrow_terminal_advice_goes_on_in_the_next_line(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    advice = "/data/Data.fs is missing, though /data was in use: restore a backup, or remove " + "x" * 70
+    head, *lines = drawn(capsys, ("STATE", "WHAT", "FINDING"), ("fail", "store", advice), ("ok", "disk", "y"))
+    column = head.index("FINDING")
+    assert lines[0].split()[:2] == ["fail", "store"]
+    assert "".join(line[column:] for line in lines[:-1]).replace(" ", "") == advice.replace(" ", "")
+    assert all(len(line) <= 60 for line in lines)
+
+
+def test_a_task_of_a_list_is_one_line_of_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    task = RemoteTask("0sazve0nzfg00", "generate", "m", prompt="a prompt " * 9)
+    head, *lines = drawn(capsys, TASK_COLUMNS, task_row(task), task_row(task))
+    assert head.split() == list(TASK_COLUMNS)
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(("status", "error"), [("failed", "no such model"), ("cancelled", "cancelled")])
+def test_the_line_of_a_task_that_did_not_succeed_has_its_prompt(status, error):
+    task = RemoteTask("a", status=status, error=error, prompt="Why is the sky blue?")
+    assert task_row(task)[-3:] == (status, "", "Why is the sky blue?")
 
 
 def test_times_are_spelled_but_the_users_own_json_is_left_alone():

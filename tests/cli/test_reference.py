@@ -10,6 +10,7 @@ import click
 import pytest
 
 from oq.cli import cli, exits
+from oq.cli.change import FITS
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/cli.md").read_text(encoding="utf-8")
 
@@ -66,3 +67,16 @@ def test_the_help_shows_every_command(bare):
 def test_the_help_of_every_command_can_be_shown(bare, name):
     found = bare(*name.split(), "--help")
     assert (found.exit_code, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", [name for name, command in ALL.items() if isinstance(command, click.Group)])
+def test_no_description_is_cut_in_an_overview(bare, name):
+    assert "..." not in bare(name, "--help").stdout.partition("Commands:")[2]
+
+
+def test_what_all_means_is_what_a_filter_alone_means():
+    said = {name: next(o.help for o in ALL[name].params if "--all" in o.opts) for name in FITS}
+    assert said["retry"] == "All failed and cancelled tasks."
+    assert FITS["retry"] == ["failed", "cancelled"]
+    for name, text in said.items():
+        assert f"| `--all` | {text} |" in section(name)

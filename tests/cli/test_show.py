@@ -125,3 +125,18 @@ def test_show_tells_an_error_once():
     waiting = RemoteWaiting("retry", "it failed and is tried again", error="boom")
     rows = dict(_details(RemoteTask("a", waiting=waiting, error="boom")))
     assert (rows["waits"], rows["error"]) == ("it failed and is tried again", "boom")
+
+
+def test_show_hides_nothing_on_a_narrow_terminal(
+    oq: Oq, model_server: FakeOllama, monkeypatch: pytest.MonkeyPatch
+):
+    words = "it is bad for " + "many many reasons " * 8 + "and at last for this"
+    model_server.default = status(400, words)
+    id = oq("submit", "generate", "-m", "m", "x", "-o", "id").stdout.strip()
+    oq("wait", id)
+    monkeypatch.setenv("COLUMNS", "80")
+    found = re.sub(r"\x1b\[[0-9;]*m", "", oq("--color", "show", id).stdout)
+    assert "…" not in found
+    for part in found.split("\n\n"):  # the task, its attempt
+        assert "forthis" in re.sub(r"\s+", "", part)
+    assert all(len(line) <= 80 for line in found.splitlines())

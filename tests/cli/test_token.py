@@ -35,7 +35,9 @@ def test_a_token_is_made_listed_and_revoked(bare: Oq):
     (item,) = map(json.loads, listed.stdout.splitlines())
     assert (item["name"], item["scope"]) == ("ci", "submit")
     assert secret not in listed.stdout
-    assert bare("--data-dir", "data", "token", "revoke", "ci").exit_code == 0
+    revoked = bare("--data-dir", "data", "token", "revoke", "ci")
+    assert revoked.exit_code == 0
+    assert "to end that, delete data/tokens.json and restart the server" in revoked.stderr
     assert bare("--data-dir", "data", "token", "list", "-o", "id").stdout == ""
 
 

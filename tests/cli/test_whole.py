@@ -55,15 +55,22 @@ def file(bare: Oq, tmp_path: Path) -> str:
 
 def test_a_round_trip_loses_nothing(bare: Oq, tmp_path: Path, file: str) -> None:
     found = bare("import", "--whole", file, "--data-dir", "new")
-    assert (found.exit_code, found.stderr.strip()) == (0, "4 tasks imported")
+    assert (found.exit_code, found.stderr.strip()) == (0, "4 tasks imported into new")
     assert tuple(stored_tasks(tmp_path / "new")) == TASKS
     assert bare("export", "--whole", "--data-dir", "new").stdout_bytes == (tmp_path / file).read_bytes()
+
+
+def test_it_is_said_which_folder_was_exported(bare: Oq, tmp_path: Path) -> None:
+    fill(tmp_path / "data")
+    said = "4 tasks exported from data\n"
+    assert bare("export", "--whole", "--data-dir", "data", "--file", "all.jsonl").stderr == said
+    assert bare("--data-dir", "data", "export", "--whole", "--file", "all.jsonl").stderr == said
 
 
 def test_what_is_there_already_is_left_alone(bare: Oq, tmp_path: Path, file: str) -> None:
     fill(tmp_path / "new", TASKS[:2])
     found = bare("import", "--whole", file, "--data-dir", "new")
-    assert found.stderr.strip() == "2 tasks imported, 2 were there already"
+    assert found.stderr.strip() == "2 tasks imported into new, 2 were there already"
     assert tuple(stored_tasks(tmp_path / "new")) == TASKS
 
 

@@ -1,0 +1,64 @@
+"""Which store a folder holds, or holds backups of: a random id, in ``oq.json`` there and in ``store.json`` beside the backups.
+
+It lies outside of the data file, so that a backup can give one, beside its server, to a store of before there were ids.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+MARKER_NAME = "oq.json"  # in a data folder
+RECORD_NAME = "store.json"  # in a folder of backups
+
+
+def fsync_path(path: Path) -> None:
+    """Force a file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def new_id() -> str:
+    return secrets.token_hex(16)
+
+
+def read_facts(path: Path) -> dict[str, object]:
+    """Return what the file at *path* says; nothing when there is none, or it is none of ours."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_facts(path: Path, facts: Mapping[str, object]) -> None:
+    """Replace the file at *path* at once, on disk and for its owner alone."""
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    with open(temporary, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(json.dumps(facts) + "\n")
+    fsync_path(temporary)
+    temporary.rename(path)
+    fsync_path(path.parent)
+
+
+def id_in(path: Path) -> str | None:
+    """Return the id that the file at *path* holds."""
+    found = read_facts(path).get("store")
+    return found if isinstance(found, str) else None
+
+
+def name_store(folder: Path) -> str:
+    """Return the id of the store in *folder*; one of before there were ids is given one."""
+    marker = folder / MARKER_NAME
+    if id_in(marker) is None:
+        write_facts(marker, {"program": "oq", **read_facts(marker), "store": new_id()})
+    found = id_in(marker)  # of two that gave one, the last has it
+    assert found is not None
+    return found
