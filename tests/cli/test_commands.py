@@ -359,7 +359,7 @@ def test_an_atomic_batch_takes_all_or_none(oq: Oq, queue: Client):
     found = oq(
         "batch", "--atomic", "-", input='[{"type": "generate", "model": "m", "payload": {"prompt": "x"}}, {}]'
     )
-    assert found.exit_code == 1
+    assert (found.exit_code, found.stderr) == (1, "error: task 2: type is missing\n")
     assert queue.status().total_tasks == 0
 
 

@@ -279,6 +279,19 @@ def test_an_atomic_batch_is_one_request(serve):
     assert script.paths == ["POST /api/tasks/batch?atomic=true"]
 
 
+REFUSED = {
+    "submitted": 0, "failed": 1,
+    "items": [{"index": 0}, {"index": 1}, {"index": 2, "error": "it is missing", "code": "invalid_task", "field": "payload"}],
+}  # fmt: skip
+
+
+def test_an_atomic_batch_with_a_wrong_task_raises_what_is_wrong_with_it(serve):
+    client, _ = serve(reply(422, REFUSED))
+    with pytest.raises(errors.InvalidTask, match="task 3: payload: it is missing") as caught:
+        client.submit_many([generate("m", "a")] * 3, atomic=True)
+    assert caught.value.field == "payload"
+
+
 def test_a_batch_waits_for_all_and_keeps_the_order(serve):
     def answer(request: httpx.Request) -> httpx.Response:
         id = request.url.path.split("/")[3]
