@@ -62,11 +62,12 @@ class Session:
 
     def token(self) -> str | None:
         """Return the token for that server: OQ_TOKEN, or the setting where the server is the settings' own."""
+        from oq.client.transport import check_token
+
         token = os.environ.get("OQ_TOKEN")
         if token is None and not self._address_given():  # never tell one server's token to another
-            found: str | None = self.settings.server.token
-            return found
-        return token
+            return check_token(self.settings.server.token, "server.token")
+        return check_token(token, "OQ_TOKEN")
 
     def _address_given(self) -> str | None:
         return self.server or os.environ.get("OQ_URL")
@@ -170,8 +171,13 @@ class Group(click.Group):
             click.echo("interrupted", err=True)
             code = exits.INTERRUPTED
         except OqError as error:
-            complain(error)
-            code = exits.exit_code(error)
+            if isinstance(error.__cause__, UnicodeEncodeError):
+                code = _complain_of_text(error.__cause__)
+            else:
+                complain(error)
+                code = exits.exit_code(error)
+        except UnicodeEncodeError as error:
+            code = _complain_of_text(error)
         except BrokenPipeError:  # the reader of our output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:  # the disk under our output is full, the terminal is gone
@@ -189,6 +195,18 @@ def complain(error: OqError) -> None:
     field = getattr(error, "field", None)
     text = f"{field}: {error.message}" if field and field not in error.message else error.message
     click.echo(f"error: {one_line(text, 2000)}", err=True)
+
+
+def _complain_of_text(error: UnicodeEncodeError) -> int:
+    """Say which text cannot be written, and return the exit code."""
+    odd = error.object[error.start]
+    if "\ud800" <= odd <= "\udfff":  # so Python reads the bytes of an argument that are no text
+        text = repr(error.object[max(0, error.start - 30) : error.start + 30])
+        click.echo(f"error: an argument is not UTF-8 text: {text}; see LC_ALL", err=True)
+        return exits.USAGE
+    where = f"{odd!a} cannot be written in the encoding of the output, {error.encoding}"
+    click.echo(f"error: {where}; see LC_ALL and PYTHONIOENCODING", err=True)
+    return exits.ERROR
 
 
 def interactive() -> bool:

@@ -8,7 +8,7 @@ import msgspec
 
 from oq import errors
 from oq.errors import OqError, ServerError, ServerUnreachable
-from oq.wire import BatchItem, RemoteError, decode_batch, decode_error
+from oq.wire import BatchItem, RemoteError, check_text, decode_batch, decode_error
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
@@ -58,7 +58,7 @@ def task_path(id: str, *rest: str) -> str:
     """
     if id in (".", "..", ""):
         raise errors.TaskNotFound(f"there is no task {id!r}")
-    return "/".join(["/api/tasks", quote(id, safe=""), *rest])
+    return "/".join(["/api/tasks", quote(check_text(id, "id"), safe=""), *rest])
 
 
 def _by_code() -> dict[str, type[OqError]]:

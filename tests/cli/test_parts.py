@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +14,7 @@ from oq.cli.output import one_line, plain, print_table, printable, seconds
 from oq.cli.session import Session
 from oq.wire import RemoteEvent, RemoteTask
 from tests.cli.conftest import Oq
+from tests.cli.live import environment
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,40 @@ def test_wrong_usage_exits_with_2_and_a_sentence(bare: Oq, arguments):
     assert "Error: " in found.stderr
     assert "Traceback" not in found.stderr
     assert found.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [
+    ("list", "--search", "\udcff"),
+    ("list", "--tag", "\udcff"),
+    ("show", "\udcff"),
+    ("submit", "generate", "-m", "m", "--tag", "\udcff", "a"),
+    ("submit", "generate", "-m", "\udcff", "a"),
+    ("submit", "generate", "-m", "m", "\udcff"),
+    ("submit", "chat", "-m", "m", "--option", "stop=\udcff", "a"),
+    ("cancel", "--tag", "\udcff", "-y"),
+])  # fmt: skip
+def test_an_argument_that_is_no_text_is_wrong_usage(bare: Oq, arguments):
+    found = bare(*arguments)
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert found.stderr == "error: an argument is not UTF-8 text: '\\udcff'; see LC_ALL\n"
+
+
+def test_a_path_may_be_of_any_bytes(bare: Oq, tmp_path):
+    (tmp_path / "\udcff").write_text("[]")
+    assert "there is no task in" in bare("batch", "\udcff").stderr
+
+
+def test_a_token_that_is_no_text_is_named(bare: Oq, monkeypatch):
+    monkeypatch.setenv("OQ_TOKEN", "b\udcff")
+    found = bare("list")
+    assert (found.exit_code, found.stderr.partition(" is ")[0]) == (1, "error: OQ_TOKEN")
+
+
+def test_an_output_that_cannot_hold_a_character_is_a_sentence():
+    env = environment(PYTHONIOENCODING="latin-1", OQ_OLLAMA__HOST="http://世:1")
+    command = [sys.executable, "-m", "oq", "config", "show"]
+    found = subprocess.run(command, capture_output=True, text=True, env=env, timeout=30)
+    assert (found.returncode, "PYTHONIOENCODING" in found.stderr) == (1, True), found.stderr
 
 
 def test_wrong_input_that_the_builders_find_names_the_field(bare: Oq):

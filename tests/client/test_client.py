@@ -5,6 +5,7 @@ import json
 import httpx
 import pytest
 
+import oq
 from oq import errors
 from oq.builders import chat, generate
 from oq.client import Client, Patience
@@ -244,6 +245,56 @@ def test_the_result_of_a_cancelled_task_raises(serve):
     client, _ = serve(reply(200, cancelled))
     with pytest.raises(errors.TaskCancelled):
         client.result("abc")
+
+
+# --- what cannot be sent
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.list(tag="a\udcff"),
+        lambda client: client.get("a\udcff"),
+        lambda client: client.priority("a", "\udcff"),
+        lambda client: client.bulk("cancel", filter={"tag": "\udcff"}),
+        lambda client: client.submit({"type": "generate", "model": "\udcff"}),
+        lambda client: client.submit(oq.TaskSpec("generate", "\udcff", b"{}")),
+        lambda client: list(client.stream("a\udcff")),
+        lambda client: client.subscribe(after="é").__enter__(),
+    ],
+)
+def test_text_that_utf8_cannot_write_is_refused_before_it_is_sent(serve, ask):
+    client, script = serve()
+    with pytest.raises(errors.InvalidTask):
+        ask(client)
+    assert not script.requests
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: generate("m\udcff", "a"), lambda: generate("m", "a", tags=["\udcff"])]
+)
+def test_a_task_of_such_text_is_not_built(make):
+    with pytest.raises(errors.InvalidTask, match="UTF-8"):
+        make()
+
+
+def test_an_idempotency_key_that_no_header_can_hold_goes_in_the_body(serve):
+    client, script = serve(reply(201, SUBMITTED))
+    client.submit(generate("m", "a", idempotency_key="é"))
+    assert json.loads(script.requests[0].content)["idempotency_key"] == "é"
+
+
+def test_a_token_that_no_header_can_hold_is_named(monkeypatch):
+    with pytest.raises(errors.ConfigError, match="the token"):
+        Client("http://oq.test", token="é")
+    monkeypatch.setenv("OQ_TOKEN", "b\udcff")
+    with pytest.raises(errors.ConfigError, match="OQ_TOKEN"):
+        Client()
+
+
+def test_an_address_that_no_name_server_knows_is_no_address():
+    with pytest.raises(errors.ServerUnreachable, match="is not a server's address"):
+        Client("http://\udcff")
 
 
 # --- batches
