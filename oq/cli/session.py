@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -151,10 +152,34 @@ class Command(click.Command):
         self.params += [option for option in shared_options() if not taken & set(option.opts)]
 
 
+class ReaderGone(Exception):
+    """Nobody reads our output any more. In place of `BrokenPipeError`, of which click makes exit code 1."""
+
+
+@contextmanager
+def _heeding_the_reader() -> Iterator[None]:
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where its error can be told, and not at the end of the process
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+
+
 class Group(click.Group):
     """The program: errors become one sentence and an exit code, never a traceback."""
 
     command_class = Command
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with _heeding_the_reader():  # --help and --version print here
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _heeding_the_reader():
+            return super().invoke(ctx)
 
     def main(  # type: ignore[override]  # two overloads in click, one here
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **more: Any
@@ -178,7 +203,7 @@ class Group(click.Group):
                 code = exits.exit_code(error)
         except UnicodeEncodeError as error:
             code = _complain_of_text(error)
-        except BrokenPipeError:  # the reader of our output has seen enough
+        except ReaderGone:  # it has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:  # the disk under our output is full, the terminal is gone
             what = f"{error.filename}:" if error.filename else "the output cannot be written:"
