@@ -64,7 +64,32 @@ def _with(options: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     return add
 
 
-@click.group(cls=Group)
+class Kinds(Group):
+    """The kinds of task. The likeliest mistake is to name none: `oq submit "hi"`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        kind = next((word for word in args if word in self.commands), None)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if kind is None:
+                raise self._none_named(ctx) from None
+            name = error.option_name
+            raise click.UsageError(f"{name} stands after the kind: oq submit {kind} {name} …", ctx) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands:
+            raise self._none_named(ctx)
+        return super().resolve_command(ctx, args)
+
+    def _none_named(self, ctx: click.Context) -> click.UsageError:
+        kinds = "|".join(self.commands)
+        return click.UsageError(f"say what kind of task it is: oq submit {kinds} …", ctx)
+
+
+@click.group(cls=Kinds)
 def submit() -> None:
     """Submit a task. It is on the server's disk when its id is printed.
 

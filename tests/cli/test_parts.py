@@ -119,6 +119,17 @@ def test_wrong_input_that_the_builders_find_names_the_field(bare: Oq):
     assert "tag" in found.stderr
 
 
+@pytest.mark.parametrize("words", [("hi",), ("-m", "smollm2", "hi"), ("chatt", "hi"), ("--stream", "hi")])
+def test_a_submission_of_no_kind_is_told_the_kinds(bare: Oq, words):
+    found = bare("submit", *words)
+    assert found.exit_code == 2
+    assert "Error: say what kind of task it is: oq submit chat|generate|embed …" in found.stderr
+
+
+def test_an_option_before_the_kind_is_told_its_place(bare: Oq):
+    assert "-m stands after the kind: oq submit chat -m …" in bare("submit", "-m", "m", "chat", "hi").stderr
+
+
 def test_a_near_miss_of_a_command_is_suggested(bare: Oq):
     assert "'submit'" in bare("sumbit").stderr
 
