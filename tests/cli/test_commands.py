@@ -230,8 +230,9 @@ def test_attach_shows_the_text_of_a_finished_task(oq: Oq):
     oq("wait", id)
     assert oq("attach", id).stdout == "Hello world\n"
     assert oq("stream", id, "--offset", "6").stdout == "world\n"
-    kinds = [json.loads(line)["type"] for line in oq("attach", id, "-o", "jsonl").stdout.splitlines()]
-    assert kinds == ["text", "end"]
+    text, end = [json.loads(line) for line in oq("attach", id, "-o", "jsonl").stdout.splitlines()]
+    assert text == {"type": "text", "kind": "content", "attempt": 1, "offset": 0, "text": "Hello world"}
+    assert (end.keys(), end["type"], end["task"]["id"]) == ({"type", "task"}, "end", id)
 
 
 def test_top_shows_the_queue_once_without_a_terminal(oq: Oq):
