@@ -17,9 +17,17 @@ from oq.cli.tasks import finish
 from oq.core.guard import GUARDS
 from oq.core.model import TaskSpec
 
+
+def _named(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():  # None: the shell completes something else
+        raise click.BadParameter("it is empty; give the model's name, such as llama3.2")
+    return value
+
+
 _COMMON: list[Callable[[Any], Any]] = [
     click.option(
-        "-m", "--model", required=True, shell_complete=suggest.model_names, help="The model's name, such as llama3.2.",
+        "-m", "--model", required=True, callback=_named, shell_complete=suggest.model_names,
+        help="The model's name, such as llama3.2.",
     ),
     click.option(
         "--priority", type=inputs.PRIORITY, default="normal", show_default=True,
@@ -166,6 +174,8 @@ def embed(
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     """Take the builder's arguments out of the flags; what stays is how to go on after the submission."""
+    if given["delay"] is not None and given["at"] is not None:
+        raise click.UsageError("give --delay or --at, not both")
     found: dict[str, Any] = {
         "priority": given.pop("priority"),
         "max_retries": given.pop("max_retries"),

@@ -53,6 +53,8 @@ def test_a_message_may_hold_colons():
     ("submit", "generate", "-m", "m", "--format", "{", "x"),
     ("submit", "generate", "-m", "m", "--priority", "urgent", "x"),
     ("submit", "generate", "-m", "m", "--delay", "soon", "x"),
+    ("submit", "generate", "-m", "m", "--delay", "1h", "--at", "2030-01-31T08:00:00Z", "x"),
+    ("submit", "generate", "-m", "", "x"),
     ("submit", "generate", "-m", "m", "--at", "tomorrow", "x"),
     ("submit", "generate", "-m", "m", "--max-retries", "-1", "x"),
     ("submit", "embed", "-m", "m", "--dimensions", "0", "x"),
