@@ -381,6 +381,14 @@ def test_a_file_that_is_no_json_is_said_once(oq: Oq, queue: Client, arguments: t
     assert queue.status().total_tasks == 0
 
 
+@pytest.mark.parametrize("command", ["batch", "import"])
+def test_a_pipe_without_a_task_is_called_by_its_name(bare: Oq, command: str):
+    assert bare(command, input="\n").stderr == "error: there is no task in the standard input\n"
+    assert bare(command, input="[}").stderr.startswith(
+        "error: the standard input is not a JSON array of tasks"
+    )
+
+
 def test_a_batch_keeps_the_numbers_of_its_file(oq: Oq, queue: Client, model_server: FakeOllama):
     payload = '{"prompt": "x", "big": 123456789012345678901234567890, "small": 1.10, "huge": 1e400}'
     found = oq("batch", "-", "--wait", input=f'[{{"type": "generate", "model": "m", "payload": {payload}}}]')
