@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from fake_ollama import FakeOllama, lines, says, status
@@ -16,7 +17,7 @@ from fake_ollama import FakeOllama, lines, says, status
 from oq.builders import generate
 from oq.client import Client
 from tests.cli.conftest import Oq
-from tests.cli.live import Served, environment
+from tests.cli.live import ROOT, Served, environment
 
 NEVER = says("x", first_after=600.0)
 
@@ -491,6 +492,27 @@ def test_a_server_that_is_not_there_exits_with_5(bare: Oq):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_every_shell(bare: Oq, shell: str):
     assert "_OQ_COMPLETE" in bare("completion", shell).stdout
+
+
+@pytest.mark.parametrize(
+    ("shell", "file"),
+    [
+        ("bash", ".local/share/bash-completion/completions/oq"),
+        ("zsh", ".zfunc/_oq"),
+        ("fish", ".config/fish/completions/oq.fish"),
+    ],
+)
+def test_the_command_that_installs_a_completion_works_as_it_is_typed(
+    bare: Oq, tmp_path: Path, shell: str, file: str
+):
+    command = bare("completion", shell).stderr.strip().removeprefix("to install it: ")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "oq").write_text(f'#!/bin/sh\nexec {sys.executable} -m oq "$@"\n')
+    (tmp_path / "bin" / "oq").chmod(0o755)
+    env = environment(HOME=str(tmp_path), PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    subprocess.run(["bash", "-c", command], env=env, check=True, stderr=subprocess.DEVNULL, timeout=30)
+    assert "_OQ_COMPLETE" in (tmp_path / file).read_text()
+    assert command in (ROOT / "docs/reference/cli.md").read_text()
 
 
 def test_completion_offers_commands():
