@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from oq.cli.output import one_line, plain, print_table, printable, seconds
 from oq.cli.session import Session
 from oq.wire import RemoteEvent, RemoteTask
 from tests.cli.conftest import Oq
-from tests.cli.live import environment
+from tests.cli.live import ROOT, environment
 
 
 @pytest.mark.parametrize(
@@ -192,3 +193,32 @@ def test_version_is_told_both_ways(bare: Oq):
 
     assert bare("--version").stdout == f"oq {VERSION}\n"
     assert bare("version", "-o", "id").stdout == f"{VERSION}\n"
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys
+
+module = sys.argv.pop(1)
+
+class Interrupting:
+    def find_spec(self, name, *rest):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+runpy.run_module("oq", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["oq.cli", "click", "oq.errors", "oq.cli.tasks", "msgspec"])
+def test_ctrl_c_during_the_imports_is_no_traceback(module: str):
+    command = [sys.executable, "-c", INTERRUPTED, module, "list"]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=30)
+    assert (found.returncode, found.stderr.strip()) == (130, "interrupted")
+
+
+def test_the_installed_commands_start_as_the_module_does():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    scripts = setup["options.entry_points"]["console_scripts"].split("\n")
+    assert scripts == ["", "oq = oq.__main__:main", "ollama-queue = oq.__main__:main"]
