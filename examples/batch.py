@@ -34,14 +34,18 @@ def main() -> int:
     parser.add_argument("--name", help="the batch's name [default: the file's]; another name runs all anew")
     parser.add_argument("--server", help="the oq server [default: OQ_URL, else http://localhost:7125]")
     given = parser.parse_args()
-    prompts = [line for line in given.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
     name = given.name or given.prompts.name
 
     try:
+        prompts = [line for line in given.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
         return run(given.server, given.model, name, prompts, given.answers)
+    except OSError as error:  # such as: there is no such file, the disk is full
+        print(f"error: {error.filename or given.answers}: {error.strerror}", file=sys.stderr)
+    except UnicodeDecodeError:
+        print(f"error: {given.prompts} is not UTF-8 text", file=sys.stderr)
     except oq.errors.OqError as error:  # such as: no server answers, the queue is full
         print(f"\nerror: {error.message}", file=sys.stderr)
-        return 1
+    return 1
 
 
 def run(server: str | None, model: str, name: str, prompts: list[str], answers: Path) -> int:

@@ -22,7 +22,7 @@ from oq.core.model import NORMAL, SETTING, TaskSpec, TaskType
 from oq.errors import InvalidTask
 from oq.wire.payloads import check_keep_alive, check_options, check_payload
 from oq.wire.requests import KEY_MAX, MODEL_MAX, RETRIES_MAX, TAG_MAX, TAGS_MAX
-from oq.wire.scalars import parse_duration, parse_guard, parse_priority, parse_time
+from oq.wire.scalars import check_text, parse_duration, parse_guard, parse_priority, parse_time
 
 __all__ = ["assistant", "chat", "embed", "generate", "system", "tool", "user"]
 
@@ -179,6 +179,7 @@ def _task(type: TaskType, model: str, payload: dict[str, Any], common: Common) -
         raise TypeError(f"{type}() got an unexpected keyword argument {min(unknown)!r}")
     if not isinstance(model, str) or not model.strip() or len(model) > MODEL_MAX or "\0" in model:
         raise InvalidTask(f"model must be a name of 1 to {MODEL_MAX} characters, such as 'llama3.2'", "model")
+    check_text(model, "model")
     payload["truncate"] = common.get("truncate")
     if payload["truncate"] is not None and not isinstance(payload["truncate"], bool):
         raise InvalidTask("truncate must be true or false", "payload.truncate")
@@ -283,4 +284,5 @@ def _tags(tags: Iterable[str]) -> tuple[str, ...]:
             raise InvalidTask(
                 f"a tag has 1 to {TAG_MAX} characters and no comma, not {tag!r}", f"tags[{index}]"
             )
+        check_text(tag, f"tags[{index}]")
     return tuple(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""The command line: a thin layer over `oq.Client`. `main` is `oq` and `ollama-queue`."""
+"""The command line: a thin layer over `oq.Client`. `oq.__main__` starts it."""
 
 from __future__ import annotations
 

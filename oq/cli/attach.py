@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
 from oq.cli import exits, suggest
 from oq.cli.output import plain, print_json, print_line, print_result, printable, warn
 from oq.cli.session import Command, Session, pass_session
-from oq.wire import RemoteTask
+from oq.wire import RemoteLine, RemoteTask
 
 
 @click.command(cls=Command)
@@ -33,7 +34,7 @@ def follow(session: Session, id: str, offset: int = 0, thinking: bool = False) -
     try:
         for line in session.endure().follow(id, offset):
             if session.output == "jsonl":
-                print_line(plain(line))
+                print_line(_told(line))
                 if line.task is not None:
                     return _code(line.task)
             elif line.task is not None:
@@ -50,6 +51,13 @@ def follow(session: Session, id: str, offset: int = 0, thinking: bool = False) -
         session.say(f"\ndetached; the task goes on. Come back with: oq attach {id}")
         return exits.INTERRUPTED
     return exits.ERROR
+
+
+def _told(line: RemoteLine) -> dict[str, Any]:
+    """Return a line with what belongs to its type, as REST tells it; the rest of the object is defaults."""
+    found: dict[str, Any] = plain(line)
+    names = {"end": ("type", "task"), "restart": ("type", "attempt")}.get(line.type, tuple(found))
+    return {name: found[name] for name in names}
 
 
 def _code(task: RemoteTask) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -157,8 +158,12 @@ def _prompt(task: RemoteTask) -> str:
 def console(session: Session, *, err: bool = False) -> Console:
     from rich.console import Console
 
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:  # the error that is handled goes on: rich itself would exit with 1
+            raise BrokenPipeError(errno.EPIPE, "nobody reads the output")
+
     color = session.color
-    return Console(
+    return Screen(
         stderr=err,
         force_terminal=True if color else None,
         no_color=True if color is False or os.environ.get("NO_COLOR") else None,

@@ -84,9 +84,7 @@ def serve(
     loaded = session.load(overrides)
     refuse_itself(loaded)
     settings = loaded.settings
-    if while_stdin:
-        threading.Thread(target=_stop_after_stdin, daemon=True).start()
-    raise SystemExit(run(settings, paused=paused, quiet=session.quiet))
+    raise SystemExit(run(settings, paused=paused, quiet=session.quiet, while_stdin=while_stdin))
 
 
 def _stop_after_stdin() -> None:
@@ -99,7 +97,7 @@ def _stop_after_stdin() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def run(settings: Settings, *, paused: bool = False, quiet: bool = False) -> int:
+def run(settings: Settings, *, paused: bool = False, quiet: bool = False, while_stdin: bool = False) -> int:
     """Serve until a signal; return the exit code."""
     import trio
 
@@ -118,7 +116,7 @@ def run(settings: Settings, *, paused: bool = False, quiet: bool = False) -> int
     before, after = raise_file_limit()
     if after > before:
         log.info("the limit of open files was %d and is %d now", before, after)
-    server = _Server(settings, paused=paused, quiet=quiet)
+    server = _Server(settings, paused=paused, quiet=quiet, while_stdin=while_stdin)
     trio.run(server.run)
     if server.error is not None:
         if not isinstance(server.error, OqError):
@@ -132,12 +130,13 @@ def run(settings: Settings, *, paused: bool = False, quiet: bool = False) -> int
 class _Server:
     """One run of the server: starts, waits for a signal, stops."""
 
-    def __init__(self, settings: Settings, *, paused: bool, quiet: bool) -> None:
+    def __init__(self, settings: Settings, *, paused: bool, quiet: bool, while_stdin: bool) -> None:
         import trio
 
         self._settings = settings
         self._paused = paused
         self._quiet = quiet
+        self._while_stdin = while_stdin
         self._stop = trio.Event()
         self._now = trio.CancelScope()
         self.error: BaseException | None = None
@@ -146,6 +145,10 @@ class _Server:
         import trio
 
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            if (
+                self._while_stdin
+            ):  # not earlier: standard input may have ended already, and the signal would kill us
+                threading.Thread(target=_stop_after_stdin, daemon=True).start()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, signals)
                 try:

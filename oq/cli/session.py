@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,11 +64,12 @@ class Session:
 
     def token(self) -> str | None:
         """Return the token for that server: OQ_TOKEN, or the setting where the server is the settings' own."""
+        from oq.client.transport import check_token
+
         token = os.environ.get("OQ_TOKEN")
         if token is None and not self._address_given():  # never tell one server's token to another
-            found: str | None = self.settings.server.token
-            return found
-        return token
+            return check_token(self.settings.server.token, "server.token")
+        return check_token(token, "OQ_TOKEN")
 
     def _address_given(self) -> str | None:
         return self.server or os.environ.get("OQ_URL")
@@ -180,10 +182,34 @@ class Command(_Told):
         self.params += [option for option in shared_options() if not taken & set(option.opts)]
 
 
+class ReaderGone(Exception):
+    """Nobody reads our output any more. In place of `BrokenPipeError`, of which click makes exit code 1."""
+
+
+@contextmanager
+def _heeding_the_reader() -> Iterator[None]:
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where its error can be told, and not at the end of the process
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+
+
 class Group(_Told, click.Group):
     """The program: errors become one sentence and an exit code, never a traceback."""
 
     command_class = Command
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with _heeding_the_reader():  # --help and --version print here
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _heeding_the_reader():
+            return super().invoke(ctx)
 
     def main(  # type: ignore[override]  # two overloads in click, one here
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **more: Any
@@ -200,9 +226,14 @@ class Group(_Told, click.Group):
             click.echo("interrupted", err=True)
             code = exits.INTERRUPTED
         except OqError as error:
-            complain(error)
-            code = exits.exit_code(error)
-        except BrokenPipeError:  # the reader of our output has seen enough
+            if isinstance(error.__cause__, UnicodeEncodeError):
+                code = _complain_of_text(error.__cause__)
+            else:
+                complain(error)
+                code = exits.exit_code(error)
+        except UnicodeEncodeError as error:
+            code = _complain_of_text(error)
+        except ReaderGone:  # it has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:  # the disk under our output is full, the terminal is gone
             what = f"{error.filename}:" if error.filename else "the output cannot be written:"
@@ -219,6 +250,18 @@ def complain(error: OqError) -> None:
     field = getattr(error, "field", None)
     text = f"{field}: {error.message}" if field and field not in error.message else error.message
     click.echo(f"error: {one_line(text, 2000)}", err=True)
+
+
+def _complain_of_text(error: UnicodeEncodeError) -> int:
+    """Say which text cannot be written, and return the exit code."""
+    odd = error.object[error.start]
+    if "\ud800" <= odd <= "\udfff":  # so Python reads the bytes of an argument that are no text
+        text = repr(error.object[max(0, error.start - 30) : error.start + 30])
+        click.echo(f"error: an argument is not UTF-8 text: {text}; see LC_ALL", err=True)
+        return exits.USAGE
+    where = f"{odd!a} cannot be written in the encoding of the output, {error.encoding}"
+    click.echo(f"error: {where}; see LC_ALL and PYTHONIOENCODING", err=True)
+    return exits.ERROR
 
 
 def interactive() -> bool:

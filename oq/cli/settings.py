@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 
 import click
 
@@ -10,11 +11,12 @@ from oq.cli.output import emit
 from oq.cli.session import Command, Group, Session, pass_session
 from oq.version import VERSION
 
-SHELLS = {
-    "bash": "oq completion bash > ~/.local/share/bash-completion/completions/oq",
-    "zsh": "oq completion zsh > a file _oq in a folder of $fpath",
-    "fish": "oq completion fish > ~/.config/fish/completions/oq.fish",
+SHELLS = {  # where each shell looks for the script of a program
+    "bash": ("~/.local/share/bash-completion/completions", "{}"),
+    "zsh": ("~/.zfunc", "_{}"),
+    "fish": ("~/.config/fish/completions", "{}.fish"),
 }
+ZSH = "echo 'fpath=(~/.zfunc $fpath); autoload -Uz compinit && compinit' >> ~/.zshrc"  # it looks nowhere by itself
 
 
 @click.group(cls=Group)
@@ -52,7 +54,16 @@ def completion(session: Session, shell: str, program: str) -> None:
     script = kind(cli, {}, program, variable).source()
     # Click's script for fish cuts a description at its first comma.
     click.echo(script.replace('string split "," ', 'string split -m 1 "," '))
-    session.say(f"to install it: {SHELLS[shell]}")
+    session.say(f"to install it: {_installing(shell, program)}")
+
+
+def _installing(shell: str, program: str) -> str:
+    """Return a command that works as it is typed, once."""
+    folder, name = SHELLS[shell]
+    given = "" if program == "oq" else f" --program {shlex.quote(program)}"
+    file = f"{folder}/{shlex.quote(name.format(program))}"
+    command = f"mkdir -p {folder} && oq completion {shell}{given} > {file}"
+    return f"{command} && {ZSH}" if shell == "zsh" else command
 
 
 @click.command(cls=Command)

@@ -17,9 +17,17 @@ from oq.cli.tasks import finish
 from oq.core.guard import GUARDS
 from oq.core.model import TaskSpec
 
+
+def _named(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():  # None: the shell completes something else
+        raise click.BadParameter("it is empty; give the model's name, such as llama3.2")
+    return value
+
+
 _COMMON: list[Callable[[Any], Any]] = [
     click.option(
-        "-m", "--model", required=True, shell_complete=suggest.model_names, help="The model's name, such as llama3.2.",
+        "-m", "--model", required=True, callback=_named, shell_complete=suggest.model_names,
+        help="The model's name, such as llama3.2.",
     ),
     click.option(
         "--priority", type=inputs.PRIORITY, default="normal", show_default=True,
@@ -64,7 +72,32 @@ def _with(options: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     return add
 
 
-@click.group(cls=Group)
+class Kinds(Group):
+    """The kinds of task. The likeliest mistake is to name none: `oq submit "hi"`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        kind = next((word for word in args if word in self.commands), None)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if kind is None:
+                raise self._none_named(ctx) from None
+            name = error.option_name
+            raise click.UsageError(f"{name} stands after the kind: oq submit {kind} {name} …", ctx) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands:
+            raise self._none_named(ctx)
+        return super().resolve_command(ctx, args)
+
+    def _none_named(self, ctx: click.Context) -> click.UsageError:
+        kinds = "|".join(self.commands)
+        return click.UsageError(f"say what kind of task it is: oq submit {kinds} …", ctx)
+
+
+@click.group(cls=Kinds)
 def submit() -> None:
     """Submit a task. It is on the server's disk when its id is printed.
 
@@ -141,6 +174,8 @@ def embed(
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     """Take the builder's arguments out of the flags; what stays is how to go on after the submission."""
+    if given["delay"] is not None and given["at"] is not None:
+        raise click.UsageError("give --delay or --at, not both")
     found: dict[str, Any] = {
         "priority": given.pop("priority"),
         "max_retries": given.pop("max_retries"),

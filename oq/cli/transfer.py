@@ -152,6 +152,8 @@ def import_tasks(session: Session, file: str, unfinished: bool, whole: bool, dat
     for task in tasks_in(read_file(file), file):
         if isinstance(task, InvalidTask):
             tasks.append(task)
+        elif "whole_task" in task:
+            raise click.UsageError("the file holds whole tasks, of `oq export --whole`: add --whole")
         elif not unfinished or bytes(task.get("status", b"")) not in ENDED:
             tasks.append({name: task[name] for name in ASKED if name in task})
     _report(session, _submit_all(session, tasks, atomic=False), wait=False)
@@ -174,17 +176,18 @@ def tasks_in(text: str, file: str) -> list[Fields | InvalidTask]:
 
     The fields' values stay the JSON that they are in the file.
     """
+    name = "the standard input" if file == "-" else file
     if text.lstrip()[:1] == "[":
         try:
             items = msgspec.json.decode(text, type=list[msgspec.Raw])
         except (ValueError, RecursionError) as error:
-            raise NotJson(f"{file} is not a JSON array of tasks: {error}") from error
+            raise NotJson(f"{name} is not a JSON array of tasks: {error}") from error
         found = [_fields(bytes(item), "it") for item in items]
     else:
         lines = enumerate(text.split("\n"), 1)
         found = [_fields(line, f"line {number}") for number, line in lines if line.strip()]
     if not found:
-        raise InvalidTask(f"there is no task in {file}")
+        raise InvalidTask(f"there is no task in {name}")
     return found
 
 

@@ -113,7 +113,7 @@ class AsyncClient:
     async def submit_many(
         self, specs: Iterable[Spec], *, atomic: bool = False
     ) -> list[AsyncTaskHandle | OqError]:
-        """Submit many at once; in the place of each refused one stands its error. *atomic*: all or none."""
+        """Submit many at once; in the place of each refused one stands its error. *atomic*: all, or one raised error."""
         said = await self._run(self._verbs.submit_many(specs, atomic))
         return [one if isinstance(one, OqError) else AsyncTaskHandle(self, one) for one in said]
 

@@ -8,7 +8,7 @@ import msgspec
 
 from oq import errors
 from oq.errors import OqError, ServerError, ServerUnreachable
-from oq.wire import RemoteError, decode_error
+from oq.wire import BatchItem, RemoteError, check_text, decode_batch, decode_error
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
@@ -58,7 +58,7 @@ def task_path(id: str, *rest: str) -> str:
     """
     if id in (".", "..", ""):
         raise errors.TaskNotFound(f"there is no task {id!r}")
-    return "/".join(["/api/tasks", quote(id, safe=""), *rest])
+    return "/".join(["/api/tasks", quote(check_text(id, "id"), safe=""), *rest])
 
 
 def _by_code() -> dict[str, type[OqError]]:
@@ -96,13 +96,26 @@ def error_of(answer: Answer) -> OqError:
     if answer.status < 400:  # not followed: the token and the tasks are for the address that was given
         place = answer.headers.get("location", "")[:200]
         return ServerError(f"the server is at {place!r} now: use that address", answer.status)
-    said = decode_error(answer.body) or RemoteError("", "")
+    said = decode_error(answer.body) or _of_first(answer.body) or RemoteError("", "")
     text = answer.body[:200].decode("utf-8", "replace")
     message = said.error or f"the server answered {answer.status}: {text!r}. Is it an oq server?"
     error = named_error(said.code, message, said.field, answer.status)
     if isinstance(error, errors.Busy):
         error.retry_after = retry_after(answer) or error.retry_after
     return error
+
+
+def _of_first(body: bytes) -> RemoteError | None:
+    """Return what is wrong with the first wrong task of an atomic batch; its answer has no error but those of its items."""
+    try:
+        items: tuple[BatchItem, ...] = decode_batch(body).items
+    except ServerError:
+        return None
+    for item in items:
+        if item.error is not None:
+            field = f"{item.field}: " if item.field and item.field not in item.error else ""
+            return RemoteError(f"task {item.index + 1}: {field}{item.error}", item.code or "", item.field)
+    return None
 
 
 def retry_after(answer: Answer) -> float | None:

@@ -9,7 +9,7 @@ import msgspec
 from oq.client.calls import NDJSON, SSE, Answer, Lost, named_error, task_path
 from oq.client.flows import Emit, EventParser, Flow, Lines, Open, Pause, Read, Tries
 from oq.client.verbs import Verbs
-from oq.errors import ServerError
+from oq.errors import InvalidTask, ServerError
 from oq.wire import RemoteLine, decode_event, decode_line
 
 
@@ -99,6 +99,8 @@ def events(verbs: Verbs, types: Any = None, after: str | int | None = None) -> F
     """Emit `Connected` once, then a `RemoteEvent` for each thing that happens, for ever."""
     tries = Tries(verbs.patience, verbs.url)
     last = "" if after is None else str(after)
+    if not (last.isascii() and last.isprintable()):  # it stands in a header
+        raise InvalidTask(f"{last[:100]!r} is no event's number", "after")
     params = [("type", str(type)) for type in types or ()]
     live = False
     while True:

@@ -89,7 +89,7 @@ class Client:
         return self.submit(spec, callback=channel.put)
 
     def submit_many(self, specs: Iterable[Spec], *, atomic: bool = False) -> list[TaskHandle | OqError]:
-        """Submit many at once; in the place of each refused one stands its error. *atomic*: all or none."""
+        """Submit many at once; in the place of each refused one stands its error. *atomic*: all, or one raised error."""
         said = self._run(self._verbs.submit_many(specs, atomic))
         return [one if isinstance(one, OqError) else TaskHandle(self, one) for one in said]
 

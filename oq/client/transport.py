@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from oq.client.calls import Answer, Call, Lost
-from oq.errors import ServerUnreachable
+from oq.errors import ConfigError, ServerUnreachable
 
 DEFAULT_URL = "http://localhost:7125"
 CONNECT_SECONDS = 5.0
@@ -31,8 +31,15 @@ def place(url: str | None, token: str | None) -> tuple[str, str | None]:
     """
     if url is None:
         url = os.environ.get("OQ_URL") or DEFAULT_URL
-        token = token or os.environ.get("OQ_TOKEN") or None
-    return check_url(url), token
+        token = token or check_token(os.environ.get("OQ_TOKEN"), "OQ_TOKEN") or None
+    return check_url(url), check_token(token, "the token")
+
+
+def check_token(token: str | None, name: str) -> str | None:
+    """Return *token*, or raise `ConfigError`: nothing else can stand in a header. *name* is where it came from."""
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise ConfigError(f"{name} is no token: one has visible ASCII characters only", origin=name)
+    return token
 
 
 def check_url(url: str) -> str:
@@ -41,7 +48,8 @@ def check_url(url: str) -> str:
     try:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        httpx.URL(text)
+    except (ValueError, httpx.InvalidURL):
         good = False
     if not good:
         raise ServerUnreachable(f"{url!r} is not a server's address: write it as http://localhost:7125")

@@ -24,7 +24,7 @@ from oq.errors import (
     TooLarge,
     WaitTimeout,
 )
-from oq.wire import BatchAnswer, BulkAnswer, RemoteHost, RemoteStats, RemoteTask, Submitted
+from oq.wire import BatchAnswer, BulkAnswer, RemoteHost, RemoteStats, RemoteTask, Submitted, check_text
 
 T = TypeVar("T")
 Hosts = list[RemoteHost]
@@ -67,8 +67,11 @@ class Verbs:
         hold: float = 0.0,
     ) -> Call:
         said = {"Content-Type": JSON} if body is not None else {}
+        params = tuple(params)
+        for name, value in params:
+            check_text(value, name)
         return Call(
-            method=method, path=path, params=tuple(params), body=body, hold=hold, patient=patient,
+            method=method, path=path, params=params, body=body, hold=hold, patient=patient,
             headers=self.headers | said | dict(headers or {}),
             repeatable=method == "GET" if repeatable is None else repeatable,
         )  # fmt: skip
@@ -80,7 +83,7 @@ class Verbs:
         self, read: Callable[[bytes], T], method: str, path: str, value: Any = None, **more: Any
     ) -> Flow[T]:
         """Ask and *read* the answer; *value* is the body, as an object."""
-        body = None if value is None else msgspec.json.encode(value)
+        body = None if value is None else _json(value, "the request")
         return read((yield from self.ask(method, path, body, **more)).body)
 
     # --- submit
@@ -88,7 +91,7 @@ class Verbs:
     def submit(self, spec: Spec) -> Flow[Submitted]:
         # Always with a key, so that a repeat after a lost answer is the same task and not a second one.
         key = _key(spec) or uuid.uuid4().hex
-        headers = {"Idempotency-Key": key}
+        headers = {"Idempotency-Key": key} if key.isascii() else {}  # the body has the caller's own
         answer = yield from self.ask("POST", "/api/tasks", body_of(spec), headers=headers, repeatable=True)
         return wire.decode_submitted(answer.body)
 
@@ -206,7 +209,7 @@ class Verbs:
         yield from self.ask("DELETE", task_path(id))
 
     def priority(self, id: str, level: int | str) -> Flow[RemoteTask]:
-        body = msgspec.json.encode({"priority": level})
+        body = _json({"priority": level}, "the request")
         return wire.decode_task(
             (yield from self.ask("POST", task_path(id, "priority"), body, repeatable=True)).body
         )
@@ -252,15 +255,19 @@ def _key(spec: Spec) -> str | None:
 def body_of(spec: Spec) -> bytes:
     """Return the JSON to post for one task."""
     if isinstance(spec, TaskSpec):
-        return wire.spec_json(spec)
+        return _json(spec, "the task", wire.spec_json)
     if not isinstance(spec, Mapping):
         raise InvalidTask(
             f"a task is made with oq.chat, oq.generate or oq.embed, not from {type(spec).__name__}"
         )
+    return _json(dict(spec), "the task")
+
+
+def _json(value: Any, what: str, encode: Callable[[Any], bytes] = msgspec.json.encode) -> bytes:
     try:
-        return msgspec.json.encode(dict(spec))
+        return encode(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidTask(f"the task cannot be written as JSON: {error}") from error
+        raise InvalidTask(f"{what} cannot be written as JSON: {error}") from error
 
 
 def chunks(bodies: list[bytes]) -> list[list[bytes]]:

@@ -137,6 +137,7 @@ def parse_host_url(value: object) -> str:
     try:
         parts = urlsplit(f"{scheme}://{rest}")
         port = parts.port
+        text.encode()  # an argument or a variable may hold bytes that are no text
     except ValueError:
         raise ValueError(problem) from None
     if parts.query or parts.fragment or ("@" in parts.netloc and not parts.username):

@@ -63,14 +63,22 @@ from oq.wire.requests import (
     parse_tasks,
     spec_json,
 )
-from oq.wire.scalars import optional_time, parse_duration, parse_priority, parse_time, priority_name, rfc3339
+from oq.wire.scalars import (
+    check_text,
+    optional_time,
+    parse_duration,
+    parse_priority,
+    parse_time,
+    priority_name,
+    rfc3339,
+)
 from oq.wire.schemas import schemas
 
 __all__ = [
     "VIEWS",
     "BatchAnswer", "BatchItem", "BulkAnswer", "BulkRequest", "LineParser", "NotJson", "RemoteAttempt",
     "RemoteError", "RemoteEvent", "RemoteHost", "RemoteLine", "RemoteStats", "RemoteTask", "Submitted",
-    "Watch", "batch_json", "bulk_json", "changed_json", "counts_dict", "decode_batch", "decode_bulk",
+    "Watch", "batch_json", "bulk_json", "changed_json", "check_text", "counts_dict", "decode_batch", "decode_bulk",
     "decode_error", "decode_event", "decode_hosts", "decode_line", "decode_status", "decode_submitted",
     "decode_task", "decode_tasks", "error_json", "event_json", "fingerprint", "frame_json", "host_dict", "hosts_json", "models_json",
     "optional_time", "parse_bulk", "parse_duration", "parse_lines", "parse_priority", "parse_priority_body", "parse_query",

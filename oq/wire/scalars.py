@@ -18,6 +18,15 @@ DURATION_MAX = 10 * 366 * 86400.0  # ten years: longer is a slip of the keyboard
 TIME_MAX = 253_402_300_799.0  # the end of year 9999
 
 
+def check_text(text: str, field: str) -> str:
+    """Return *text*; `InvalidTask` when UTF-8 cannot write it, as an argument of bytes that were no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidTask(f"{field} is not UTF-8 text: {text[:100]!r}", field) from error
+    return text
+
+
 def parse_priority(value: object, field: str = "priority") -> int:
     """Return the level of a name (``high``), a number or the text of one.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +15,7 @@ from oq.cli.output import TASK_COLUMNS, one_line, plain, print_table, printable,
 from oq.cli.session import Session
 from oq.wire import RemoteEvent, RemoteTask
 from tests.cli.conftest import Oq
+from tests.cli.live import ROOT, environment
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,8 @@ def test_a_message_may_hold_colons():
     ("submit", "generate", "-m", "m", "--format", "{", "x"),
     ("submit", "generate", "-m", "m", "--priority", "urgent", "x"),
     ("submit", "generate", "-m", "m", "--delay", "soon", "x"),
+    ("submit", "generate", "-m", "m", "--delay", "1h", "--at", "2030-01-31T08:00:00Z", "x"),
+    ("submit", "generate", "-m", "", "x"),
     ("submit", "generate", "-m", "m", "--at", "tomorrow", "x"),
     ("submit", "generate", "-m", "m", "--max-retries", "-1", "x"),
     ("submit", "embed", "-m", "m", "--dimensions", "0", "x"),
@@ -82,10 +88,55 @@ def test_wrong_usage_exits_with_2_and_a_sentence(bare: Oq, arguments):
     assert found.stdout == ""
 
 
+@pytest.mark.parametrize("arguments", [
+    ("list", "--search", "\udcff"),
+    ("list", "--tag", "\udcff"),
+    ("show", "\udcff"),
+    ("submit", "generate", "-m", "m", "--tag", "\udcff", "a"),
+    ("submit", "generate", "-m", "\udcff", "a"),
+    ("submit", "generate", "-m", "m", "\udcff"),
+    ("submit", "chat", "-m", "m", "--option", "stop=\udcff", "a"),
+    ("cancel", "--tag", "\udcff", "-y"),
+])  # fmt: skip
+def test_an_argument_that_is_no_text_is_wrong_usage(bare: Oq, arguments):
+    found = bare(*arguments)
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert found.stderr == "error: an argument is not UTF-8 text: '\\udcff'; see LC_ALL\n"
+
+
+def test_a_path_may_be_of_any_bytes(bare: Oq, tmp_path):
+    (tmp_path / "\udcff").write_text("[]")
+    assert "there is no task in" in bare("batch", "\udcff").stderr
+
+
+def test_a_token_that_is_no_text_is_named(bare: Oq, monkeypatch):
+    monkeypatch.setenv("OQ_TOKEN", "b\udcff")
+    found = bare("list")
+    assert (found.exit_code, found.stderr.partition(" is ")[0]) == (1, "error: OQ_TOKEN")
+
+
+def test_an_output_that_cannot_hold_a_character_is_a_sentence():
+    env = environment(PYTHONIOENCODING="latin-1", OQ_OLLAMA__HOST="http://世:1")
+    command = [sys.executable, "-m", "oq", "config", "show"]
+    found = subprocess.run(command, capture_output=True, text=True, env=env, timeout=30)
+    assert (found.returncode, "PYTHONIOENCODING" in found.stderr) == (1, True), found.stderr
+
+
 def test_wrong_input_that_the_builders_find_names_the_field(bare: Oq):
     found = bare("submit", "generate", "-m", "m", "--tag", "a,b", "x")
     assert (found.exit_code, found.stderr.partition(":")[0]) == (1, "error")
     assert "tag" in found.stderr
+
+
+@pytest.mark.parametrize("words", [("hi",), ("-m", "smollm2", "hi"), ("chatt", "hi"), ("--stream", "hi")])
+def test_a_submission_of_no_kind_is_told_the_kinds(bare: Oq, words):
+    found = bare("submit", *words)
+    assert found.exit_code == 2
+    assert "Error: say what kind of task it is: oq submit chat|generate|embed …" in found.stderr
+
+
+def test_an_option_before_the_kind_is_told_its_place(bare: Oq):
+    assert "-m stands after the kind: oq submit chat -m …" in bare("submit", "-m", "m", "chat", "hi").stderr
 
 
 def test_a_near_miss_of_a_command_is_suggested(bare: Oq):
@@ -209,3 +260,32 @@ def test_version_is_told_both_ways(bare: Oq):
 
     assert bare("--version").stdout == f"oq {VERSION}\n"
     assert bare("version", "-o", "id").stdout == f"{VERSION}\n"
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys
+
+module = sys.argv.pop(1)
+
+class Interrupting:
+    def find_spec(self, name, *rest):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+runpy.run_module("oq", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["oq.cli", "click", "oq.errors", "oq.cli.tasks", "msgspec"])
+def test_ctrl_c_during_the_imports_is_no_traceback(module: str):
+    command = [sys.executable, "-c", INTERRUPTED, module, "list"]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=30)
+    assert (found.returncode, found.stderr.strip()) == (130, "interrupted")
+
+
+def test_the_installed_commands_start_as_the_module_does():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    scripts = setup["options.entry_points"]["console_scripts"].split("\n")
+    assert scripts == ["", "oq = oq.__main__:main", "ollama-queue = oq.__main__:main"]

@@ -209,3 +209,12 @@ def test_a_server_started_for_a_program_ends_with_it(data: Path, model_server: F
         assert "listens on" in held.stderr.readline()
         held.stdin.close()  # as when the program is killed
         assert held.wait(20) == 0
+
+
+def test_a_server_whose_program_is_gone_already_stops_cleanly(data: Path, model_server: FakeOllama):
+    command = [sys.executable, "-m", "oq", "serve", "--port", "0", "--data-dir", str(data), "--while-stdin"]
+    found = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment(), timeout=30
+    )
+    assert found.returncode == 0, found.stderr
+    assert "stopped" in found.stderr

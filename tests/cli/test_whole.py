@@ -151,6 +151,12 @@ def test_an_export_of_the_usual_kind_is_told_apart(bare: Oq, tmp_path: Path) -> 
     assert (found.exit_code, "oq export --whole" in found.stderr) == (1, True)
 
 
+def test_a_whole_export_is_told_apart_by_a_usual_import(bare: Oq, tmp_path: Path, file: str) -> None:
+    found = bare("import", file)
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert "add --whole" in found.stderr
+
+
 @pytest.mark.slow
 def test_a_server_goes_on_with_what_was_imported(bare: Oq, tmp_path: Path, model_server: FakeOllama) -> None:
     """Exported beside a server at work; the importing one has finished tasks as finished, and runs the others."""

@@ -15,7 +15,7 @@ from oq import errors
 from oq.builders import chat, generate
 from oq.client import AsyncClient
 from tests.client.conftest import QUICK, Broken, Script
-from tests.client.test_client import END, SUBMITTED, TASK, lines, reply, sse, text, told
+from tests.client.test_client import END, REFUSED, SUBMITTED, TASK, lines, reply, sse, text, told
 
 Body = Callable[[AsyncClient], Awaitable[Any]]
 
@@ -33,6 +33,11 @@ def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
         return trio.run(main) if request.param == "trio" else asyncio.run(main())
 
     return start
+
+
+def test_an_atomic_batch_with_a_wrong_task_raises_what_is_wrong_with_it(run):
+    with pytest.raises(errors.InvalidTask, match="task 3: payload: it is missing"):
+        run(lambda client: client.submit_many([generate("m", "a")] * 3, atomic=True), reply(422, REFUSED))
 
 
 def test_a_task_is_submitted_and_its_result_awaited(run):

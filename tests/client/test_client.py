@@ -5,6 +5,7 @@ import json
 import httpx
 import pytest
 
+import oq
 from oq import errors
 from oq.builders import chat, generate
 from oq.client import Client, Patience
@@ -246,6 +247,56 @@ def test_the_result_of_a_cancelled_task_raises(serve):
         client.result("abc")
 
 
+# --- what cannot be sent
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.list(tag="a\udcff"),
+        lambda client: client.get("a\udcff"),
+        lambda client: client.priority("a", "\udcff"),
+        lambda client: client.bulk("cancel", filter={"tag": "\udcff"}),
+        lambda client: client.submit({"type": "generate", "model": "\udcff"}),
+        lambda client: client.submit(oq.TaskSpec("generate", "\udcff", b"{}")),
+        lambda client: list(client.stream("a\udcff")),
+        lambda client: client.subscribe(after="é").__enter__(),
+    ],
+)
+def test_text_that_utf8_cannot_write_is_refused_before_it_is_sent(serve, ask):
+    client, script = serve()
+    with pytest.raises(errors.InvalidTask):
+        ask(client)
+    assert not script.requests
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: generate("m\udcff", "a"), lambda: generate("m", "a", tags=["\udcff"])]
+)
+def test_a_task_of_such_text_is_not_built(make):
+    with pytest.raises(errors.InvalidTask, match="UTF-8"):
+        make()
+
+
+def test_an_idempotency_key_that_no_header_can_hold_goes_in_the_body(serve):
+    client, script = serve(reply(201, SUBMITTED))
+    client.submit(generate("m", "a", idempotency_key="é"))
+    assert json.loads(script.requests[0].content)["idempotency_key"] == "é"
+
+
+def test_a_token_that_no_header_can_hold_is_named(monkeypatch):
+    with pytest.raises(errors.ConfigError, match="the token"):
+        Client("http://oq.test", token="é")
+    monkeypatch.setenv("OQ_TOKEN", "b\udcff")
+    with pytest.raises(errors.ConfigError, match="OQ_TOKEN"):
+        Client()
+
+
+def test_an_address_that_no_name_server_knows_is_no_address():
+    with pytest.raises(errors.ServerUnreachable, match="is not a server's address"):
+        Client("http://\udcff")
+
+
 # --- batches
 
 
@@ -277,6 +328,19 @@ def test_an_atomic_batch_is_one_request(serve):
     client, script = serve(reply(200, {"submitted": 0, "failed": 0, "items": []}))
     client.submit_many([generate("m", "a")], atomic=True)
     assert script.paths == ["POST /api/tasks/batch?atomic=true"]
+
+
+REFUSED = {
+    "submitted": 0, "failed": 1,
+    "items": [{"index": 0}, {"index": 1}, {"index": 2, "error": "it is missing", "code": "invalid_task", "field": "payload"}],
+}  # fmt: skip
+
+
+def test_an_atomic_batch_with_a_wrong_task_raises_what_is_wrong_with_it(serve):
+    client, _ = serve(reply(422, REFUSED))
+    with pytest.raises(errors.InvalidTask, match="task 3: payload: it is missing") as caught:
+        client.submit_many([generate("m", "a")] * 3, atomic=True)
+    assert caught.value.field == "payload"
 
 
 def test_a_batch_waits_for_all_and_keeps_the_order(serve):

@@ -59,7 +59,17 @@ def test_a_model_server_is_named_as_ollama_names_it(text: str, url: str) -> None
 
 @pytest.mark.parametrize(
     "wrong",
-    ["", "ftp://gpu", "http://", "a b", "http://gpu:port", "http://gpu:99999", "http://g?x=1", "http://@gpu"],
+    [
+        "",
+        "ftp://gpu",
+        "http://",
+        "a b",
+        "http://gpu:port",
+        "http://gpu:99999",
+        "http://g?x=1",
+        "http://@gpu",
+        "\udcff",
+    ],
 )
 def test_what_is_no_address_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="is not an address such as"):

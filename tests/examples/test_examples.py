@@ -114,6 +114,16 @@ def test_the_web_app_streams_through_an_oq_server(start: Start, served: Served):
         assert [(task.id, task.tags, task.priority) for task in client.list()] == [(id, ("web",), 10)]
 
 
+@pytest.mark.parametrize(("name", "said"), [("missing", "No such file"), ("binary", "is not UTF-8 text")])
+def test_the_batch_says_what_is_wrong_with_its_file(start: Start, tmp_path: Path, name: str, said: str):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    process = start("batch.py", name, "answers.jsonl")
+    assert process.stderr is not None
+    line = process.stderr.read()
+    assert (process.wait(10), line.count("\n"), line.startswith(f"error: {name}")) == (1, 1, True)
+    assert said in line
+
+
 def test_the_batch_goes_on_after_a_kill(start: Start, served: Served, tmp_path: Path):
     prompts = [f"Name {number} fruits." for number in range(2, 8)]
     (tmp_path / "prompts.txt").write_text("\n".join(prompts) + "\n", encoding="utf-8")
