@@ -37,15 +37,14 @@ def drain(session: Session, grace: float | None) -> None:
 
 
 def _say(session: Session, answer: dict[str, Any], text: str) -> None:
-    if session.output == "table":
-        click.echo(text)
-    else:
+    if session.output != "table":
         print_json(answer)
+    elif not session.quiet:
+        click.echo(text)
 
 
-EVENT = re.compile(
-    r"(\w+-)?\d+", re.ASCII
-)  # a number, or an id as the server sends it: what ran then, and the number
+# A number, or an id as the server sends it: what ran then, and the number.
+EVENT = re.compile(r"(\w+-)?\d+", re.ASCII)
 LOST = "events up to number {} may be missing here: begin again from what is now (`oq status`, `oq list`)"
 
 

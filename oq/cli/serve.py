@@ -145,9 +145,8 @@ class _Server:
         import trio
 
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            if (
-                self._while_stdin
-            ):  # not earlier: standard input may have ended already, and the signal would kill us
+            if self._while_stdin:
+                # Not earlier: standard input may have ended already, and the signal would kill us.
                 threading.Thread(target=_stop_after_stdin, daemon=True).start()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, signals)

@@ -334,6 +334,13 @@ def test_priority_takes_names_and_numbers(oq: Oq, queue: Client):
     assert oq("priority", id, "1001").exit_code == 2
 
 
+def test_quiet_says_nothing_of_what_went_well(oq: Oq, queue: Client):
+    assert "paused" in oq("pause").stdout
+    quiet = oq("-q", "resume")
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, "", "")
+    assert not queue.status().paused
+
+
 def test_pause_resume_and_drain_switch_the_queue(oq: Oq, queue: Client):
     assert oq("pause").exit_code == 0
     assert queue.status().paused
