@@ -27,6 +27,7 @@ from oq.store.remote import open_remote
 from oq.store.storages import DataFolder, open_memory
 
 LEASE = 15.0  # seconds; the default of queue.storage_lease
+UNREAD_MOST = 10_000  # writes of which an idle reader keeps a list; 1 MB at most
 _SPILL = 1000  # writes in a commit after which the cache is emptied at once rather than bit by bit
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class ZodbJournal:
         self._uri = uri
         self._lease_seconds = lease
         self._lease: Lease | None = None
+        self._unread = 0  # writes since idle readers took note of any
         self._broken_at: int | None = None  # where the data file ended before a commit that broke the storage
         self._closed = False
         try:
@@ -144,6 +146,10 @@ class ZodbJournal:
             raise
         if writes > _SPILL:
             self._connection.cacheMinimize()
+        self._unread += writes
+        if self._unread >= UNREAD_MOST:
+            self._unread = 0
+            self._readers.catch_up()
 
     def _undo(self) -> None:
         """Leave a commit that failed. Whether one that was cut off took place is not known: look again at what is stored."""

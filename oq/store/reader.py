@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from oq.store.faults import abort, describe
 from oq.store.records import spec_of, task_of
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 READERS = 4
 SEARCH_CHARS = 2000  # of a prompt: a search sees its beginning, so that memory holds many
 TRIES = 3  # a pack may take away an old revision under a snapshot; a new snapshot does not need it
@@ -139,6 +141,24 @@ class Readers:
             abort(manager)
             connection.cacheGC()
             self._idle.append((connection, manager))
+
+    def catch_up(self) -> None:
+        """Let idle connections take note of what was written: until then ZODB lists it for each, without a bound."""
+        taken = []
+        while self._free.acquire(blocking=False):
+            if not self._idle:
+                self._free.release()
+                break
+            taken.append(self._idle.pop())
+        for connection, manager in taken:
+            try:
+                manager.begin()
+            except Exception:  # the store is away: who reads next says so
+                logger.debug("an idle connection could not catch up", exc_info=True)
+            finally:
+                abort(manager)
+                self._idle.append((connection, manager))
+                self._free.release()
 
     def close(self) -> None:
         """Close the connections; the caller sees to it that nobody reads any more."""

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ZODB.FileStorage import FileStorage
@@ -108,6 +109,32 @@ def test_a_failed_fsync_takes_the_commit_back_and_the_next_one_works(
     again = open_journal(folder)
     assert [task is None for task in again.get(keys)] == [True, False, False]
     again.close()
+
+
+def test_what_idle_readers_missed_is_bounded(
+    journal: ZodbJournal, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ZODB lists for each open connection what others wrote, until it begins a transaction: an idle one never does."""
+    monkeypatch.setattr("oq.store.journal.UNREAD_MOST", 50)
+    missed: list[int] = []
+    both = threading.Barrier(2)
+
+    def read(tasks: Any) -> None:
+        both.wait(10)  # two at a time: each has a connection of its own
+        connections.append(tasks._p_jar)
+
+    connections: list[Any] = []
+    threads = [threading.Thread(target=journal._readers.read, args=(read,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(connection) for connection in connections}) == 2
+    for number in range(40):
+        journal.commit([submit(10, FIRST + 10 * number)])
+        missed += [len(connection._storage._invalidations) for connection in connections]
+    assert 20 <= max(missed) < 200, "of four hundred tasks, with the nodes of their tree"
+    assert [task.id for task in journal.get([FIRST]) if task is not None]
 
 
 def test_readers_do_not_wait_for_a_commit_that_waits_for_the_disk(
