@@ -27,7 +27,7 @@ from oq.store.remote import open_remote
 from oq.store.storages import DataFolder, open_memory
 
 LEASE = 15.0  # seconds; the default of queue.storage_lease
-UNREAD_MOST = 10_000  # writes of which an idle reader keeps a list; 1 MB at most
+UNREAD_MOST = 10_000  # writes of which an idle reader keeps a list
 _SPILL = 1000  # writes in a commit after which the cache is emptied at once rather than bit by bit
 
 logger = logging.getLogger(__name__)

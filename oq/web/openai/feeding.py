@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 import trio
 
+from oq.actors.channels import take_waiting
 from oq.core.model import Status, TaskSpec
 from oq.core.task import Task
 from oq.dropin.batches import (
@@ -161,12 +162,7 @@ class Feeding:
         """Write results as they come, those that wait together."""
         async with gathered:
             async for first in gathered:
-                found = [first]
-                while True:
-                    try:
-                        found.append(gathered.receive_nowait())
-                    except (trio.WouldBlock, trio.EndOfChannel):
-                        break
+                found = [first, *take_waiting(gathered, GATHERED)]
                 # One thread call for both files, and no await after it: what is written is known, also when the batch
                 # is cancelled now. Else it would get a second line.
                 await on_disk(self._write, found)

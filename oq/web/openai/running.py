@@ -80,17 +80,17 @@ class BatchRunner:
         return self._counts.get(batch.record.id, batch.record.request_counts)
 
     async def _guarded(self, id: str) -> None:
-        """Run a batch to its end. One that cannot go on must not end the others.
-
-        What the disk refuses is done again when it heals, as after a kill: from what is on disk. Anything else waits
-        for the next start.
-        """
         try:
             await self._persist(id)
         finally:
             self._alive.discard(id)
 
     async def _persist(self, id: str) -> None:
+        """Run a batch to its end. One that cannot go on must not end the others.
+
+        What the disk refuses is done again when it heals, as after a kill: from what is on disk. Anything else waits
+        for a cancel or the next start.
+        """
         told = False
         while True:
             refused: StorageError | None = None
