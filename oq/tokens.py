@@ -13,13 +13,13 @@ import hashlib
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 
 import msgspec
 
+from oq.durable import replace_file
 from oq.errors import ConfigError, InvalidTask, TaskConflict, TaskNotFound
 
 FILE_NAME = "tokens.json"
@@ -155,20 +155,6 @@ class TokenFile:
         """Replace the file in one step, so that a reader sees the old one or the new one, whole."""
         text = msgspec.json.format(msgspec.json.encode(_Content(version=VERSION, tokens=tokens)))
         try:
-            descriptor, place = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=self.folder)  # 0600 by itself
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(text + b"\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(place, self.path)
-            except BaseException:
-                os.unlink(place)
-                raise
-            folder = os.open(self.folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            replace_file(self.path, text + b"\n")
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be written: {error.strerror}", "tokens") from error

@@ -22,6 +22,7 @@ from oq.cli import exits
 from oq.cli.output import plain, progress
 from oq.cli.session import Session
 from oq.client import TaskHandle
+from oq.durable import replace_file
 from oq.errors import InvalidTask, OqError
 from oq.wire import RemoteTask
 
@@ -84,12 +85,7 @@ class Run:
 
     def keep(self) -> None:
         """Put on disk which run it is."""
-        new = Path(f"{self._path}.new")
-        with new.open("wb") as file:
-            file.write(msgspec.json.encode(self.kept))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
+        replace_file(self._path, msgspec.json.encode(self.kept))
 
     def finish(self) -> None:
         """The results so far are all: give them their name."""

@@ -19,12 +19,13 @@ from pathlib import Path
 
 from ZODB.scripts import repozo
 
+from oq.durable import fsync_path
 from oq.errors import StorageDamaged, StorageError
 from oq.store.faults import translated
 from oq.store.identity import RECORD_NAME, id_in, name_store, new_id, read_facts, write_facts
 from oq.store.inspect import inspect_file
 from oq.store.lock import FolderLock
-from oq.store.storages import FILE_NAME, FILES_FOLDER, PART, DataFolder, fsync_path, is_data_file
+from oq.store.storages import FILE_NAME, FILES_FOLDER, PART, DataFolder, is_data_file
 
 NAME_SECONDS = 2.0  # how long to wait for a second that has no backup yet
 PINNED = "backup-*.fs"  # that second name, in the data folder; * is the process

@@ -6,22 +6,14 @@ It lies outside of the data file, so that a backup can give one, beside its serv
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from oq.durable import replace_file
+
 MARKER_NAME = "oq.json"  # in a data folder
 RECORD_NAME = "store.json"  # in a folder of backups
-
-
-def fsync_path(path: Path) -> None:
-    """Force a file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def new_id() -> str:
@@ -39,13 +31,7 @@ def read_facts(path: Path) -> dict[str, object]:
 
 def write_facts(path: Path, facts: Mapping[str, object]) -> None:
     """Replace the file at *path* at once, on disk and for its owner alone."""
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    with open(temporary, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(json.dumps(facts) + "\n")
-    fsync_path(temporary)
-    temporary.rename(path)
-    fsync_path(path.parent)
+    replace_file(path, json.dumps(facts).encode() + b"\n")
 
 
 def id_in(path: Path) -> str | None:

@@ -19,9 +19,10 @@ from ZODB.MappingStorage import MappingStorage
 from ZODB.POSException import POSError
 from ZODB.utils import z64
 
+from oq.durable import fsync_path
 from oq.errors import OqError, StorageDamaged, StorageError, StorageLocked
 from oq.store.checked import CheckedFileStorage
-from oq.store.identity import MARKER_NAME, fsync_path, new_id, write_facts
+from oq.store.identity import MARKER_NAME, new_id, write_facts
 from oq.store.lock import FolderLock
 from oq.store.migrations import SCHEMA
 from oq.store.tail import check_cut, check_transactions
@@ -210,4 +211,4 @@ def open_memory() -> ZODB.DB:
     return make_db(MappingStorage())
 
 
-__all__ = ["DataFolder", "FileStorageError", "fsync_path", "make_db", "open_file", "open_memory"]
+__all__ = ["DataFolder", "FileStorageError", "make_db", "open_file", "open_memory"]

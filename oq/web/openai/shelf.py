@@ -14,6 +14,7 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
+from oq.durable import fsync_path
 from oq.store.storages import PART
 
 TAIL_BYTES = 65_536
@@ -53,7 +54,7 @@ class Shelf:
 
     def publish(self, id: str) -> None:
         os.replace(f"{self.path(id)}{PART}", self.path(id))
-        self._sync_folder()
+        fsync_path(self._folder)
 
     def give_up(self, id: str, file: BinaryIO) -> None:
         """Forget a file that was begun."""
@@ -109,13 +110,6 @@ class Shelf:
     def _sync(self, file: BinaryIO) -> None:
         file.flush()
         os.fsync(file.fileno())
-
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 class Results:
