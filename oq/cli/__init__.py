@@ -41,6 +41,7 @@ COMMANDS = {
     "token": ("oq.cli.token:token", "Make, list and revoke access tokens."),
     "config": ("oq.cli.settings:config", "Show the settings."),
     "completion": ("oq.cli.settings:completion", "Print the completion script of a shell."),
+    "help": ("oq.cli.settings:help_", "Show the help of a command."),
     "version": ("oq.cli.settings:version", "Print the version."),
 }
 

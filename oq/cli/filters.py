@@ -17,7 +17,7 @@ _FLAGS: list[Callable[[Any], Any]] = [
         "--status",
         multiple=True,
         type=click.Choice([str(s) for s in Status]),
-        help="Only this; may be repeated.",
+        help="Only this; all of these may be repeated.",
     ),
     click.option("--type", "type_", multiple=True, type=click.Choice(TASK_TYPES), help="Only this type."),
     click.option("--priority", "priority", multiple=True, type=inputs.PRIORITY, help="Only this priority."),

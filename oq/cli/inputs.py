@@ -19,6 +19,9 @@ from oq.wire import parse_duration, parse_priority, parse_time
 ROLES = ("system", "user", "assistant", "tool")
 # The original splits at every comma. A comma is part of the text here, unless a role follows it at once.
 _NEXT = re.compile(rf",(?=(?:{'|'.join(ROLES)}):)")
+KEEP_ALIVE = re.compile(
+    r"[-+]?((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+", re.ASCII
+)  # Go's durations, as Ollama reads them
 
 
 if TYPE_CHECKING:
@@ -145,7 +148,7 @@ def parse_json(value: str, complaint: str) -> Any:
 
 
 def parse_keep_alive(value: str | None) -> Any:
-    """Return a number of seconds as a number, and a duration as its text.
+    """Return a number of seconds as a number, and a duration, as model servers read it, as its text.
 
     >>> parse_keep_alive("-1"), parse_keep_alive("5m")
     (-1, '5m')
@@ -155,7 +158,12 @@ def parse_keep_alive(value: str | None) -> Any:
     try:
         return int(value)
     except ValueError:
-        return value
+        if KEEP_ALIVE.fullmatch(value):
+            return value
+    raise click.BadParameter(
+        f"{value!r} is neither a duration, such as 5m or 1h30m, nor a number of seconds; -1 is for ever, 0 not at all",
+        param_hint="'--keep-alive'",
+    )
 
 
 def parse_think(value: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""`oq config`, `oq completion`, `oq version`."""
+"""`oq config`, `oq completion`, `oq help`, `oq version`."""
 
 from __future__ import annotations
 
@@ -38,6 +38,22 @@ def config_show(session: Session, origin: bool) -> None:
     emit(session, items, columns, lambda item: tuple(item.values()), id=lambda item: str(item["key"]))
 
 
+@config.command("get", cls=Command, short_help="Print one setting.")
+@click.argument("key", metavar="SETTING")
+@pass_session
+def config_get(session: Session, key: str) -> None:
+    """Print one setting's value as `oq serve` would take it, such as that of queue.max_workers."""
+    from oq.config import nearest, rows
+
+    found = next((value for name, value, _ in rows(session.load()) if name == key), None)
+    if found is None:
+        raise click.BadParameter(f"there is no setting {key!r}; {nearest(key)}", param_hint="SETTING")
+    if session.output in ("table", "id"):
+        click.echo(found)
+    else:
+        emit(session, [{"key": key, "value": found}], (), lambda item: (), single=True)
+
+
 @click.command(cls=Command)
 @click.argument("shell", type=click.Choice(list(SHELLS)))
 @click.option("--program", default="oq", help="The name it is for: oq or ollama-queue.")
@@ -64,6 +80,23 @@ def _installing(shell: str, program: str) -> str:
     file = f"{folder}/{shlex.quote(name.format(program))}"
     command = f"mkdir -p {folder} && oq completion {shell}{given} > {file}"
     return f"{command} && {ZSH}" if shell == "zsh" else command
+
+
+@click.command("help", cls=Command)
+@click.argument("words", nargs=-1, metavar="[COMMAND]...")
+@click.pass_context
+def help_(context: click.Context, words: tuple[str, ...]) -> None:
+    """Show the help of a command, such as `oq help submit chat`; without one, of all."""
+    shown = context.find_root()
+    for word in words:
+        if not isinstance(shown.command, click.Group):
+            raise click.UsageError(
+                f"{shown.command_path} has no commands of its own; leave out {word!r}", shown
+            )
+        _, command, _ = shown.command.resolve_command(shown, [word])
+        assert command is not None
+        shown = click.Context(command, parent=shown, info_name=word)
+    click.echo(shown.get_help())
 
 
 @click.command(cls=Command)

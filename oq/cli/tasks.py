@@ -140,6 +140,7 @@ def _details(task: RemoteTask) -> list[tuple[str, str]]:
         ("started", when(task.started_at)),
         ("finished", when(task.completed_at)),
         ("host", task.host or ""),
+        ("tokens", _tokens(task)),
         ("retries", f"{task.retry_count} of {task.max_retries}"),
         ("timeout", "" if task.timeout is None else seconds(task.timeout) if task.timeout else "none"),
         ("keep alive", "" if task.keep_alive is None else str(task.keep_alive)),
@@ -160,6 +161,11 @@ def _why_waiting(task: RemoteTask) -> str:
         return ""
     error = f" ({waiting.error})" if waiting.error and waiting.error != task.error else ""
     return f"{waiting.text or waiting.reason}{error}"
+
+
+def _tokens(task: RemoteTask) -> str:
+    rate = f", {task.tokens_per_second:g} a second" if task.tokens_per_second else ""
+    return f"{task.tokens}{rate}" if task.tokens else ""
 
 
 def _json(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Settings: what there is (`settings`), how values are written (`values`), where they come from (`loading`)."""
 
-from oq.config.loading import Loaded, load_settings, refuse_itself, rows, settings_from
+from oq.config.loading import Loaded, load_settings, nearest, refuse_itself, rows, settings_from
 from oq.config.settings import (
     FIELDS,
     SECTIONS,
@@ -32,6 +32,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "load_settings",
+    "nearest",
     "parse_duration",
     "parse_host_url",
     "parse_size",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from oq.config.settings import ClientSettings
-from oq.config.values import parse_duration, parse_level, parse_text, parse_whole
+from oq.config.values import parse_duration, parse_level, parse_text, parse_whole, show_duration
 from oq.errors import ConfigError
 
 NAME_MAX = 100  # characters: a name becomes part of a tag
@@ -65,9 +65,12 @@ def shown_client(client: ClientSettings) -> str:
     """Return a client as text for a person; its token is not shown."""
     parts = ["token=(set)"] if client.token else []
     parts += [
-        f"{word}={value}" for word in ("priority", "batch_priority", "timeout")
+        f"{word}={value}"
+        for word in ("priority", "batch_priority")
         if (value := getattr(client, word)) is not None
-    ]  # fmt: skip
+    ]
+    if client.timeout is not None:
+        parts.append(f"timeout={show_duration(client.timeout)}")
     if client.max_unfinished:
         parts.append(f"max_unfinished={client.max_unfinished}")
     return " ".join(parts)

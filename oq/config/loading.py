@@ -77,7 +77,7 @@ def _argument(name: str) -> str:
             return candidate
     fits = [key for key in FIELDS if key.endswith(f".{name}")]
     if len(fits) != 1:
-        hint = f"it could be any of {', '.join(fits)}; write section__key" if fits else _nearest(name)
+        hint = f"it could be any of {', '.join(fits)}; write section__key" if fits else nearest(name)
         raise ConfigError(f"argument {name}: no such setting; {hint}", name, "argument")
     return fits[0]
 
@@ -148,7 +148,7 @@ def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
             found[section] = (values, origin)
         elif section not in SECTIONS:
             raise ConfigError(
-                f"{origin}: no such section {section!r}; {_nearest(str(section))}", str(section), origin
+                f"{origin}: no such section {section!r}; {nearest(str(section))}", str(section), origin
             )
         elif values is not None:
             if not isinstance(values, dict):
@@ -165,7 +165,15 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
         name = field.metadata["env"]
         if name is not None and environ.get(name):
             found[key] = (environ[name], f"environment {name}")
+    slips = {f"OQ_{key.replace('.', '_').upper()}": key for key in FIELDS}
     for name in sorted(environ):
+        if name in slips:
+            section, _, key = slips[name].upper().partition(".")
+            raise ConfigError(
+                f"environment {name}: no such setting; write OQ_{section}__{key}, with two underscores",
+                slips[name],
+                name,
+            )
         if name.startswith("OQ_") and "__" in name:
             section, _, key = name[3:].lower().partition("__")
             _known(f"{section}.{key}", f"environment {name}")
@@ -175,10 +183,11 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
 
 def _known(key: str, origin: str) -> None:
     if key not in FIELDS:
-        raise ConfigError(f"{origin}: no such setting {key!r}; {_nearest(key)}", key, origin)
+        raise ConfigError(f"{origin}: no such setting {key!r}; {nearest(key)}", key, origin)
 
 
-def _nearest(key: str) -> str:
+def nearest(key: str) -> str:
+    """Return a hint at the setting or section that *key* may have meant."""
     close = difflib.get_close_matches(key, [*FIELDS, *SECTIONS, *LISTED], 1, 0.5)
     return f"did you mean {close[0]}?" if close else "see docs/reference/settings.md"
 
@@ -307,8 +316,7 @@ def rows(loaded: Loaded) -> list[tuple[str, str, str]]:
             value = "(set)"
         if key in ("queue.storage", "ollama.host") and value:
             value = without_password(value)
-        text = ", ".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
-        found.append((key, text, loaded.origins[key]))
+        found.append((key, FIELDS[key].metadata["kind"].show(value), loaded.origins[key]))
     for host in loaded.settings.hosts:
         found.append((f"hosts.{host.name}", f"{host.shown} slots={host.slots}", loaded.origins["hosts"]))
     for client in loaded.settings.clients:

@@ -6,6 +6,7 @@ Parsing, error messages, ``OQ_<SECTION>__<KEY>`` variables and docs/reference/se
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from oq.config.values import (
@@ -19,23 +20,30 @@ from oq.config.values import (
     parse_switch,
     parse_text,
     parse_whole,
+    show_duration,
+    show_size,
     without_password,
 )
 
 
+def _as_text(value: object) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+
+
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """How a setting is read, and what its docs and errors call it."""
+    """How a setting is read and shown, and what its docs and errors call it."""
 
     parse: Any
     words: str
+    show: Callable[[Any], str] = _as_text
 
 
-DURATION = Kind(parse_duration, 'a duration such as "30s" or "5m"')
-SIZE = Kind(parse_size, 'a size such as "64MiB"')
+DURATION = Kind(parse_duration, 'a duration such as "30s" or "5m"', show_duration)
+SIZE = Kind(parse_size, 'a size such as "64MiB"', show_size)
 WHOLE = Kind(parse_whole, "a whole number")
 NUMBER = Kind(parse_number, "a number")
-SWITCH = Kind(parse_switch, "true or false")
+SWITCH = Kind(parse_switch, "true or false", lambda value: str(value).lower())
 TEXT = Kind(parse_text, "text")
 OPTIONAL = Kind(parse_optional_text, "text, or nothing")
 NAMES = Kind(parse_names, "a list of names")

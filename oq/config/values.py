@@ -52,6 +52,36 @@ def parse_size(value: object) -> int:
     return int(float(found[1]) * _SIZES[found[2]])
 
 
+def show_duration(seconds: float) -> str:
+    """Return *seconds* as people write them; `parse_duration` reads the same from it.
+
+    >>> show_duration(300), show_duration(5400), show_duration(0.25), show_duration(0), show_duration(1e-05)
+    ('5m', '1h30m', '250ms', '0', '0.00001')
+    """
+    thousandths = round(seconds * 1000)
+    if not seconds or thousandths / 1000 != seconds:
+        return f"{seconds:.15f}".rstrip("0").rstrip(".")
+    if thousandths % 1000:
+        return f"{thousandths}ms" if seconds < 1 else f"{seconds!r}s"
+    left, text = thousandths // 1000, ""
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, int(_UNITS[unit]))
+        text += f"{count}{unit}" if count else ""
+    return text
+
+
+def show_size(count: int) -> str:
+    """Return a number of bytes as people write it; `parse_size` reads the same from it.
+
+    >>> show_size(64 * 2**20), show_size(65_536), show_size(1000)
+    ('64MiB', '64KiB', '1000')
+    """
+    for unit in ("GiB", "MiB", "KiB"):
+        if count and count % _SIZES[unit.lower()] == 0:
+            return f"{count // _SIZES[unit.lower()]}{unit}"
+    return str(count)
+
+
 def parse_whole(value: object) -> int:
     if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
         raise ValueError(f"{value!r} is not a whole number")

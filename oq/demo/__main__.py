@@ -31,6 +31,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="a GGUF file [default: SmolLM2-135M-Instruct]")
     parser.add_argument("--while-stdin", action="store_true", help="end, at once, when standard input does")
     arguments = parser.parse_args()
+    if arguments.weights is not None and not arguments.weights.is_file():
+        parser.error(f"there is no file {arguments.weights}; --weights wants a GGUF file")
     if arguments.while_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:

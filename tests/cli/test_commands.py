@@ -188,6 +188,19 @@ def test_show_tells_what_was_asked_for_beside_the_prompt(oq: Oq):
     assert rows["waits"] == "it is not to start before its time"
 
 
+@pytest.mark.parametrize("value", ["banana", "5 minutes", "1d", "1h30", "-", "٥m", ""])
+def test_a_keep_alive_that_no_model_server_reads_is_refused_at_once(oq: Oq, value: str):
+    found = oq("submit", "generate", "-m", "m", "x", "--keep-alive", value)
+    assert (found.exit_code, "a duration, such as 5m" in found.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "300", "1h30m", "-1m", "1.5h", "250ms"])
+def test_a_keep_alive_that_model_servers_read_is_passed_on(oq: Oq, value: str):
+    id = submit(oq, "x", "--keep-alive", value, "--delay", "1h")
+    kept = json.loads(oq("show", id, "-o", "json").stdout)["keep_alive"]
+    assert str(kept) == value
+
+
 def test_an_answer_that_was_cut_says_so_wherever_it_is_printed(oq: Oq, model_server: FakeOllama):
     cut = {
         "model": "m",

@@ -272,6 +272,16 @@ def test_config_show_tells_where_a_value_comes_from(bare: Oq, tmp_path: Path, mo
     assert rows["server.port"] == ("7125", "default")
 
 
+def test_config_get_prints_a_value_alone(bare: Oq, monkeypatch):
+    monkeypatch.setenv("OLLAMA_TIMEOUT", "90")
+    assert bare("config", "get", "ollama.timeout").stdout == "1m30s\n"
+    found = bare("config", "get", "ollama.timeout", "-o", "json")
+    assert json.loads(found.stdout) == {"key": "ollama.timeout", "value": "1m30s"}
+
+    found = bare("config", "get", "ollama.timeouts")
+    assert (found.exit_code, "did you mean ollama.timeout?" in found.stderr) == (2, True)
+
+
 def test_a_token_of_the_settings_is_not_told_to_another_server(monkeypatch):
     from oq.cli.session import Session
 

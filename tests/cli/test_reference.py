@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from oq.cli import cli, exits
 from oq.cli.change import FITS
@@ -80,3 +81,20 @@ def test_what_all_means_is_what_a_filter_alone_means():
     assert FITS["retry"] == ["failed", "cancelled"]
     for name, text in said.items():
         assert f"| `--all` | {text} |" in section(name)
+
+
+@pytest.mark.parametrize("name", ["", *ALL])
+def test_help_shows_what_the_flag_shows(name: str) -> None:
+    runner, words = CliRunner(), name.split()
+    by_flag = runner.invoke(cli, [*words, "--help"], prog_name="oq")
+    by_command = runner.invoke(cli, ["help", *words], prog_name="oq")
+    assert (by_command.exit_code, by_command.stdout) == (0, by_flag.stdout)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(("sub",), "did you mean 'submit'?"), (("list", "all"), "leave out 'all'"), (("token", "maek"), "maek")],
+)
+def test_help_for_no_command_says_so(words: tuple[str, ...], says: str) -> None:
+    found = CliRunner().invoke(cli, ["help", *words])
+    assert (found.exit_code, says in found.stderr) == (2, True)

@@ -83,6 +83,12 @@ def test_a_finding_that_only_a_newer_server_knows_is_told_by_its_code():
     assert [text for name, text in rows if name == "warning"][1] == "brand_new"
 
 
+def test_how_much_a_model_said_is_a_row():
+    rows = dict(_details(RemoteTask("a", tokens=312, tokens_per_second=41.5)))
+    assert rows["tokens"] == "312, 41.5 a second"
+    assert "tokens" not in dict(_details(RemoteTask("a")))
+
+
 # --- show
 
 

@@ -172,7 +172,7 @@ def test_clients_are_read_and_their_tokens_are_not_shown(tmp_path: Path) -> None
     app, crawler = loaded.settings.clients
     assert (app.name, app.token, app.priority, app.timeout) == ("app", "secret", 10, 120.0)
     assert (crawler.name, crawler.priority, crawler.max_unfinished) == ("crawler", None, 0)
-    assert ("clients.app", "token=(set) priority=10 timeout=120.0") in [row[:2] for row in rows(loaded)]
+    assert ("clients.app", "token=(set) priority=10 timeout=2m") in [row[:2] for row in rows(loaded)]
 
 
 def test_a_program_names_settings_shortly() -> None:
@@ -196,6 +196,8 @@ def test_the_docs_say_what_the_code_says() -> None:
     lines = {line.split("`")[1]: line for line in PAGE.read_text().splitlines() if line.startswith("| `")}
     for key, field in FIELDS.items():
         assert field.metadata["doc"] in lines[key], key
+        shown = field.metadata["kind"].show(field.default)
+        assert lines[key].split("|")[2].strip() == (f"`{shown}`" if shown else ""), key
         if field.metadata["env"]:
             assert f"`{field.metadata['env']}`" in lines[key], key
 
@@ -247,3 +249,12 @@ def test_a_wrong_value_is_told_once(tmp_path: Path, text: str, said: str) -> Non
     with pytest.raises(ConfigError) as caught:
         load_settings(str(tmp_path / "config.yaml"), environ={})
     assert caught.value.message == f"file {tmp_path / 'config.yaml'}: {said}"
+
+
+def test_a_setting_with_one_underscore_too_few_is_told_its_name(tmp_path: Path) -> None:
+    error = refused(tmp_path, "", {"OQ_QUEUE_MAX_WORKERS": "2"})
+    assert "write OQ_QUEUE__MAX_WORKERS, with two underscores" in str(error)
+
+    load(
+        tmp_path, "", {"OQ_URL": "http://x", "OQ_QUEUE": "mine"}
+    )  # none of a setting's: other programs may use them

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from oq.config import parse_duration, parse_host_url, parse_size
+from oq.config.values import show_duration, show_size
 
 
 @given(st.integers(0, 10**6), st.integers(0, 59), st.integers(0, 999))
@@ -28,6 +29,40 @@ def test_what_is_no_duration_is_refused(wrong: object) -> None:
 )
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
+
+
+@given(st.one_of(st.integers(0, 10**7), st.floats(0, 1e11), st.decimals(0, 10**6, places=3).map(float)))
+@example(86_399.999)
+@example(5e-324)
+def test_a_duration_is_shown_as_it_can_be_written(seconds: float) -> None:
+    assert parse_duration(show_duration(seconds)) == pytest.approx(seconds, rel=1e-9, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0"),
+        (0.001, "1ms"),
+        (1.5, "1.5s"),
+        (60, "1m"),
+        (5400, "1h30m"),
+        (90_061, "1d1h1m1s"),
+        (1e-05, "0.00001"),
+    ],
+)
+def test_durations_are_shown_in_the_units_of_people(seconds: float, text: str) -> None:
+    assert show_duration(seconds) == text
+
+
+@given(st.one_of(st.integers(0, 2**45), st.integers(0, 4096).map(lambda count: count * 2**20)))
+def test_a_size_is_shown_as_it_can_be_written(count: int) -> None:
+    assert parse_size(show_size(count)) == count
+
+
+def test_sizes_are_shown_in_whole_units() -> None:
+    assert [show_size(count) for count in (0, 1000, 65_536, 64 * 2**20, 2**30 + 2**20)] == [
+        "0", "1000", "64KiB", "64MiB", "1025MiB",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("wrong", ["", "MiB", "-1", -1, "10 bananas", True, None])

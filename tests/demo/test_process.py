@@ -137,6 +137,12 @@ def test_alone_it_ends_well_on_a_signal_and_leaves_nothing(start: Start, sign: s
     assert not is_alive(engine)
 
 
+def test_alone_it_says_that_there_are_no_such_weights() -> None:
+    command = [sys.executable, "-m", "oq.demo", "--weights", "none.gguf"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert (found.returncode, "there is no file none.gguf" in found.stderr) == (2, True)
+
+
 def test_alone_it_says_that_its_port_is_taken(start: Start, model_server: str):
     port = str(httpx.URL(model_server).port)
     _, said = start("-m", "oq.demo", "--port", port).communicate(timeout=DEADLINE)

@@ -19,6 +19,8 @@ from oq.wire import (
     task_json,
     tasks_json,
 )
+from oq.wire.answers import _TaskOut
+from oq.wire.remote import RemoteTask
 
 SPEC = TaskSpec(
     type="generate", model="m", payload=b'{"prompt":"Why?","seed":10000000000000000000000001}', tags=("t",)
@@ -68,6 +70,10 @@ def test_a_client_reads_times_as_numbers_and_leaves_the_models_json_alone() -> N
     assert (task.started_at, task.status, task.output) == (1_700_000_000.25, Status.COMPLETED, "Because.")
     assert task.result == {"response": "Because.", "done": True, "started_at": "mine"}
     assert task.attempts[0].finished_at == 1_700_000_001.0
+
+
+def test_a_client_reads_every_field_that_a_task_has() -> None:
+    assert set(_TaskOut.__struct_fields__) <= set(RemoteTask.__struct_fields__)
 
 
 def test_an_event_has_the_originals_names_and_the_task_as_it_stands() -> None:
