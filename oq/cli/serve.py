@@ -28,11 +28,6 @@ log = logging.getLogger(__name__)
 # After the grace: the web server's last sends, the queue's last commit, closing the store. Then the process ends,
 # whatever still hangs: everything acknowledged is on disk by then.
 STOP_SECONDS = 5.0
-GC_THRESHOLDS = (
-    10_000,
-    10,
-    10,
-)  # a sixth of the CPU of a submit was the garbage collector at Python's own (700, 10, 10)
 WEB_SECONDS = 1.5  # of that for connections that are still open
 
 
@@ -102,7 +97,7 @@ def run(settings: Settings, *, paused: bool = False, quiet: bool = False, while_
     import trio
 
     from oq import logs
-    from oq.web.places import raise_file_limit
+    from oq.cli.process import prepare
 
     try:
         logs.set_up(settings.logging)
@@ -110,12 +105,7 @@ def run(settings: Settings, *, paused: bool = False, quiet: bool = False, while_
         raise ConfigError(
             f"the log file {settings.logging.file} cannot be written: {error.strerror}", "logging.file"
         ) from error
-    gc.collect()
-    gc.freeze()  # what is imported stays, and need not be looked through again
-    gc.set_threshold(*GC_THRESHOLDS)
-    before, after = raise_file_limit()
-    if after > before:
-        log.info("the limit of open files was %d and is %d now", before, after)
+    prepare()
     server = _Server(settings, paused=paused, quiet=quiet, while_stdin=while_stdin)
     trio.run(server.run)
     if server.error is not None:
