@@ -27,10 +27,17 @@ from oq.store.inspect import inspect_file
 from oq.store.lock import FolderLock
 from oq.store.storages import FILE_NAME, FILES_FOLDER, PART, DataFolder, is_data_file
 
+MD5_LENGTH = 32  # in hex
 NAME_SECONDS = 2.0  # how long to wait for a second that has no backup yet
 PINNED = "backup-*.fs"  # that second name, in the data folder; * is the process
 WORK_FOLDER = "restore.part"  # in the data folder, until the restored file was read to its end
-LEFTOVERS = ".index", ".old", ".pack", ".tmp"  # of the file before; they would be taken for the new one's
+LEFTOVERS = (
+    ".index",
+    ".old",
+    ".pack",
+    ".tmp",
+    ".tr[0-9]*",
+)  # of the file before; they would be taken for the new one's
 
 
 @dataclasses.dataclass
@@ -41,11 +48,9 @@ class _Options:
     file: str | None = None
     full: bool = False
     date: str | None = None
-    output: str | None = None
     quick: bool = False
     gzip: bool = False
     killold: bool = False
-    withverify: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +85,14 @@ def back_up(folder: Path, target: Path, *, full: bool = False) -> Backup:
         raise StorageError(f"there is no {file}; --data-dir names the folder of the server to back up")
     if not is_data_file(file):
         raise StorageDamaged(f"{file} is empty or no data file of oq; restore a backup instead")
+    if target.resolve().is_relative_to(folder.resolve()):
+        raise StorageError(
+            f"{target} is in the data folder, and would be lost together with it; choose a folder elsewhere"
+        )
     with _locked(target), _pinned(file) as pinned:
         try:
             _claim(target, folder)
+            full = full or not _is_sound(target)
         except OSError as exc:
             raise translated(exc, f"in {folder} cannot be backed up to {target}") from exc
         before = set(target.iterdir())
@@ -90,6 +100,8 @@ def back_up(folder: Path, target: Path, *, full: bool = False) -> Backup:
         try:
             repozo.do_backup(_Options(str(target), str(pinned), full=full))
         except Exception as exc:
+            for path in set(target.iterdir()) - before:  # they would be taken for a backup
+                path.unlink(missing_ok=True)
             raise translated(exc, f"in {folder} cannot be backed up to {target}") from exc
         made = _made(sorted(set(target.iterdir()) - before), target)
         try:
@@ -109,7 +121,7 @@ def restore(source: Path, folder: Path, *, at: float | None = None, force: bool 
     if not source.is_dir():
         raise StorageError(f"there is no folder {source}")
     date = None if at is None else time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime(at))
-    files = repozo.find_files(_Options(str(source), date=date))
+    files = [Path(name) for name in repozo.find_files(_Options(str(source), date=date))]
     if not files:
         when = "" if at is None else f" of {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(at))} or before"
         raise StorageError(f"there is no backup{when} in {source}")
@@ -123,11 +135,12 @@ def restore(source: Path, folder: Path, *, at: float | None = None, force: bool 
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(mode=0o700)
         try:
-            tasks = _recovered(source, date, work / FILE_NAME)
+            tasks = _recovered(files, work / FILE_NAME)
             (work / FILE_NAME).chmod(0o600)
             fsync_path(work / FILE_NAME)
             for ending in LEFTOVERS:
-                data.file.with_name(FILE_NAME + ending).unlink(missing_ok=True)
+                for path in folder.glob(FILE_NAME + ending):
+                    path.unlink(missing_ok=True)
             _copy_files(
                 source / FILES_FOLDER, folder / FILES_FOLDER
             )  # the next start deletes those of later times
@@ -140,7 +153,7 @@ def restore(source: Path, folder: Path, *, at: float | None = None, force: bool 
         raise translated(exc, f"cannot be restored to {folder}") from exc
     finally:
         data.release()
-    return Restored(tasks, _taken_at(Path(files[-1])))
+    return Restored(tasks, _taken_at(files[-1]))
 
 
 def _claim(target: Path, folder: Path) -> None:
@@ -184,16 +197,45 @@ def _copy_files(source: Path, target: Path) -> int:
     return count
 
 
-def _recovered(source: Path, date: str | None, file: Path) -> int:
-    """Write the backup to *file* and read it to its end; return the number of tasks."""
+def _is_sound(target: Path) -> bool:
+    """Return whether the newest backup in *target* can be gone on with: the sums of all its parts are known.
+
+    They are not where a backup was cut short after its file was in place and before it was noted down.
+    """
+    parts = [Path(name) for name in repozo.find_files(_Options(str(target)))]
+    known = _sums(parts[0]) if parts else {}
+    return all(path.name in known and known[path.name][0] == path.stat().st_size for path in parts)
+
+
+def _sums(full: Path) -> dict[str, tuple[int, str]]:
+    """Return the size and MD5 sum of a *full* backup and of those that go on from it, by name.
+
+    Repozo notes them with their path, in which there may be spaces; itself it cannot read it then.
+    """
     try:
-        repozo.do_recover(_Options(str(source), date=date, output=str(file), withverify=True))
-    except OSError:
-        raise
-    except Exception as exc:
-        raise StorageDamaged(
-            f"the backup in {source} is not whole ({exc or type(exc).__name__}); nothing was changed: take an older one with --at"
-        ) from exc
+        lines = full.with_suffix(".dat").read_text(errors="surrogateescape").splitlines()
+    except FileNotFoundError:
+        return {}
+    found = {}
+    for line in lines:
+        path, *more = line.rsplit(maxsplit=3)
+        with contextlib.suppress(ValueError):  # half a line
+            start, end, md5 = more
+            if len(md5) == MD5_LENGTH:
+                found[Path(path).name] = int(end) - int(start), md5
+    return found
+
+
+def _recovered(files: list[Path], file: Path) -> int:
+    """Write the backup that *files* are to *file* and read it to its end; return the number of tasks."""
+    sums = _sums(files[0])
+    with file.open("wb") as out:
+        for part in files:
+            if repozo.concat([str(part)], out) != sums.get(part.name):
+                why = "differs from what was backed up" if part.name in sums else "was cut short"
+                raise StorageDamaged(
+                    f"the backup is not whole: {part} {why}; nothing was changed: take an older one with --at"
+                )
     damaged: list[str] = []
     tasks = inspect_file(file, lambda id, reason: damaged.append(f"{id}: {reason}"))
     if damaged:

@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 
 from oq.core.ids import format_id
-from oq.errors import StorageDamaged
+from oq.errors import StorageDamaged, StorageError
 from oq.store.checked import EVER
 from oq.store.faults import describe
+from oq.store.migrations import check_root
 from oq.store.records import task_of
 from oq.store.storages import make_db, open_file
 from oq.store.tail import check_transactions
@@ -22,7 +23,8 @@ def inspect_file(path: Path, unreadable: Callable[[str, str], None]) -> int:
     """Read every task of the data file at *path*, also beside a running oq; return how many could be read.
 
     *unreadable* is called with id and reason of each that cannot. `StorageDamaged` when the file itself cannot be read,
-    or is damaged where no task lies (an older state of one, a document, the order of transactions).
+    or is damaged where no task lies (an older state of one, a document, the order of transactions); `StorageError` when a
+    newer oq wrote it.
     What was written before a store had checksums (schema 1) and still makes sense is not noticed.
     """
     try:
@@ -33,6 +35,7 @@ def inspect_file(path: Path, unreadable: Callable[[str, str], None]) -> int:
     try:
         db = make_db(storage)
         connection = db.open()
+        check_root(connection.root(), used=True, where=str(path))
         storage.unchecked_until = connection.root().get("unchecked_until", EVER)
         for number, (key, record) in enumerate(connection.root()["tasks"].items(), 1):
             try:
@@ -49,7 +52,7 @@ def inspect_file(path: Path, unreadable: Callable[[str, str], None]) -> int:
         connection.transaction_manager.abort()
         if not damaged:
             check_transactions(storage, since=0)
-    except StorageDamaged:
+    except StorageError:
         raise
     except Exception as exc:
         raise StorageDamaged(f"{path} cannot be read to its end ({describe(exc)}); restore a backup") from exc

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from pathlib import Path
 
 import pytest
 from fake_ollama import FakeOllama
+from ZODB.scripts import repozo
+from ZODB.utils import u64
 
 import oq as library
 from oq.client import Client
 from oq.core.messages import Step, Write
 from oq.core.model import Status, TaskSpec, TaskState
-from oq.errors import StorageError
+from oq.errors import StorageDamaged, StorageError, StorageFull
 from oq.store import open_journal
 from oq.store.backup import back_up, restore
 from oq.store.lock import FolderLock
@@ -232,6 +235,104 @@ def test_a_backup_that_is_not_whole_replaces_nothing(
     assert "Traceback" not in found.stderr
     assert held(new) == [7]
     assert not (new / "restore.part").exists()
+
+
+@pytest.mark.parametrize("name", ["my backups", "バックアップ", "back ups/of 2026"])
+def test_a_folder_of_backups_may_have_any_name(folders: tuple[Path, Path, Path], name: str) -> None:
+    """Repozo notes the path of each backup, and cannot read one with a space."""
+    data, backups, new = folders
+    target = backups / name
+    back_up(data, target)
+    fill(data, 2)
+    assert back_up(data, target).kind == "incremental"
+    assert restore(target, new).tasks == 2
+
+
+@pytest.mark.parametrize("left", ["its sum missing", "half of its sum", "half of it"])
+def test_a_backup_goes_not_on_from_one_that_was_cut_short(
+    folders: tuple[Path, Path, Path], left: str
+) -> None:
+    """As a kill or a full disk leaves it: each later one would be in vain."""
+    data, backups, new = folders
+    noted = back_up(data, backups).path.with_suffix(".dat")
+    before = noted.read_text()
+    fill(data, 2)
+    cut = back_up(data, backups).path
+    noted.write_text(noted.read_text()[:-20] if left == "half of its sum" else before)
+    if left == "half of it":
+        cut.write_bytes(cut.read_bytes()[:50])
+    with pytest.raises(StorageError, match=rf"{cut.name} was cut short.*--at"):
+        restore(backups, new)
+    fill(data, 3)
+    assert back_up(data, backups).kind == "full"
+    fill(data, 4)
+    assert back_up(data, backups).kind == "incremental"
+    assert restore(backups, new).tasks == 4
+
+
+def test_a_backup_that_fails_leaves_nothing_that_is_taken_for_one(
+    folders: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, backups, new = folders
+    back_up(data, backups)
+    fill(data, 2)
+    files = sorted(backups.iterdir())
+    copyfile = repozo.copyfile
+
+    def copy_and_fail(*args: object) -> None:
+        copyfile(*args)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repozo, "copyfile", copy_and_fail)
+        with pytest.raises(StorageFull):
+            back_up(data, backups)
+    assert sorted(backups.iterdir()) == files
+    assert back_up(data, backups).kind == "incremental"
+    assert restore(backups, new).tasks == 2
+
+
+@pytest.mark.parametrize("where", ["", "backups"])
+def test_backups_do_not_go_into_the_data_folder(folders: tuple[Path, Path, Path], where: str) -> None:
+    data, _, new = folders
+    new.symlink_to(data)
+    before = sorted(data.iterdir())
+    with pytest.raises(StorageError, match="choose a folder elsewhere"):
+        back_up(data, new / where)
+    assert sorted(data.iterdir()) == before
+
+
+def test_a_store_that_was_cut_off_opens_when_a_backup_has_taken_its_place(
+    folders: tuple[Path, Path, Path],
+) -> None:
+    data, backups, _ = folders
+    fill(data, 2, 3)
+    back_up(data, backups)
+    file = data / "Data.fs"
+    content = bytearray(file.read_bytes())
+    second = 4 + u64(bytes(content[12:20])) + 8
+    content[second + 16] = ord("c")  # the status of an unfinished transaction
+    file.write_bytes(content)
+    (data / "Data.fs.index").unlink()
+    with pytest.raises(StorageDamaged, match="restore a backup"):
+        held(data)
+    restore(backups, data, force=True)
+    assert held(data) == [1, 2, 3]
+
+
+def test_a_backup_by_a_newer_oq_replaces_nothing(
+    folders: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, backups, new = folders
+    with monkeypatch.context() as newer:
+        newer.setattr("oq.store.migrations.SCHEMA", 99)
+        newer.setattr("oq.store.migrations.MIGRATIONS", dict.fromkeys(range(1, 99), lambda root: None))
+        fill(data, 2)
+    back_up(data, backups)
+    fill(new, 7)
+    with pytest.raises(StorageError, match=r"schema 99.*upgrade oq"):
+        restore(backups, new, force=True)
+    assert held(new) == [7]
 
 
 def test_damage_that_the_backup_took_over_is_found(bare: Oq, folders: tuple[Path, Path, Path]) -> None:
