@@ -9,6 +9,9 @@ Records of a store that was made without checksums have none up to the transacti
 The end of a commit. ZODB holds its readers off while it waits for the disk, and closes the storage when the disk
 refuses; then nothing can be read. Here a commit waits alone, which is safe: nobody finds its records before the index
 has them. When the disk refuses, what was written is cut off again, and the storage stays open.
+
+A file that was moved, replaced or deleted can be written on, and nobody would find that at the next start: then a commit is
+refused, until the file is back.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from ZODB.FileStorage import FileStorage
 from ZODB.POSException import StorageTransactionError
 from ZODB.utils import u64, z64
 
-from oq.errors import StorageDamaged
+from oq.errors import StorageDamaged, StorageError
 
 MARK = b"\xc3"  # a pickle's last byte is a full stop
 EXTRA = 5  # bytes a record
@@ -70,6 +73,10 @@ class CheckedFileStorage(FileStorage):  # type: ignore[misc]
             raise self._damaged(oid, found[1])
         return found
 
+    def tpc_vote(self, transaction: Any) -> Any:
+        self._check_place()  # a pack changes the file under the commit lock, too
+        return super().tpc_vote(transaction)
+
     def tpc_finish(self, transaction: Any, f: Callable[[bytes], None] | None = None) -> bytes:
         if transaction is not self._transaction:
             raise StorageTransactionError("tpc_finish called with wrong transaction")
@@ -98,6 +105,17 @@ class CheckedFileStorage(FileStorage):  # type: ignore[misc]
         self._file.write(self._tstatus.encode())
         self._file.flush()
         fsync(self._file.fileno())
+
+    def _check_place(self) -> None:
+        try:
+            in_place = os.path.samestat(os.stat(self._file_name), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            in_place = False
+        if not in_place:
+            raise StorageError(
+                f"{self._file_name} is no more the file that this server writes: it, or its folder, was moved, replaced or "
+                "deleted; put it back, or stop the server and start it on what is there now"
+            )
 
     def _take_back(self) -> None:
         """Cut the transaction at the end off again; close the storage if the disk refuses even that."""

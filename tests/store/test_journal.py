@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import sys
 import threading
@@ -108,6 +109,34 @@ def test_a_failed_fsync_takes_the_commit_back_and_the_next_one_works(
     journal.close()
     again = open_journal(folder)
     assert [task is None for task in again.get(keys)] == [True, False, False]
+    again.close()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("how", ["folder moved", "folder replaced", "file deleted"])
+def test_a_file_that_is_not_in_its_place_takes_no_commit_until_it_is_back(
+    journal: ZodbJournal, submit: Submit, folder: Path, how: str, packed: bool
+) -> None:
+    """Nobody would find it at the next start."""
+    journal.commit([submit(1)])
+    if packed:
+        journal.pack()
+    aside = folder.with_name("aside")
+    if how == "file deleted":
+        (folder / "Data.fs").rename(aside)
+    else:
+        folder.rename(aside)
+    if how == "folder replaced":
+        shutil.copytree(aside, folder)
+    with pytest.raises(StorageError, match="moved, replaced or deleted; put it back"):
+        journal.commit([submit(1, FIRST + 1)])
+    if how == "folder replaced":
+        shutil.rmtree(folder)
+    aside.rename(folder / "Data.fs" if how == "file deleted" else folder)
+    journal.commit([submit(1, FIRST + 2)])
+    journal.close()
+    again = open_journal(folder)
+    assert [task is None for task in again.get(FIRST + n for n in range(3))] == [False, True, False]
     again.close()
 
 
