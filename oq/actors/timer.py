@@ -9,6 +9,9 @@ import trio
 from oq.core.messages import Inbound, Stop, Tick, WakeAt
 from oq.ports import Clock
 
+LOOK_SECONDS = (
+    30.0  # at the wall clock, at least: it may be set, and Trio's stands still while the machine sleeps
+)
 AGAIN_SECONDS = 0.05  # when the scheduler's inbox was full as the alarm rang
 
 
@@ -21,13 +24,14 @@ async def run_timer(
     async with alarms, inbox:
         while True:
             wait = AGAIN_SECONDS if again else max(0.0, at - clock.now())
-            with trio.move_on_after(wait) as limit:
+            look = wait > LOOK_SECONDS and at < math.inf
+            with trio.move_on_after(LOOK_SECONDS if look else wait) as limit:
                 try:
                     at = (await alarms.receive()).at
                 except trio.EndOfChannel:
                     return
                 again = False
-            if limit.cancelled_caught:
+            if limit.cancelled_caught and not look:
                 try:
                     inbox.send_nowait(Tick(at))
                 except trio.WouldBlock:

@@ -11,6 +11,8 @@ NODE_BITS, COUNTER_BITS = 8, 14
 SHIFT = NODE_BITS + COUNTER_BITS
 ID_LENGTH = 13
 KEY_MAX = 2**63 - 1
+MS_MAX = KEY_MAX >> SHIFT
+MS_IMPORTED = MS_MAX - 366 * 86_400_000  # of an id that is brought along: after it there must be others
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)} | {"i": 1, "l": 1, "o": 0}
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]  # two letters at a time: ids are made in bulk
@@ -55,7 +57,7 @@ def created_at(key: int) -> float:
 
 
 class IdSource:
-    """Gives out keys that only ever grow, also when the clock goes back or the counter runs over."""
+    """Gives out keys that only ever grow, also when the clock goes back, beyond 2089, or the counter runs over."""
 
     def __init__(self, node: int, last: int = 0) -> None:
         """*node* (0–255) keeps servers apart; *last* is the largest key in use."""
@@ -66,7 +68,7 @@ class IdSource:
     def take(self, count: int, now: float) -> range:
         """Return up to *count* new keys in a row, at least one; ask again for the rest."""
         ms = int((now - EPOCH) * 1000)
-        if ms > self._ms:
+        if self._ms < ms <= MS_IMPORTED:  # else the clock is wrong
             self._ms, self._counter = ms, 0
         elif self._counter + 1 >= 1 << COUNTER_BITS:
             self._ms, self._counter = self._ms + 1, 0

@@ -75,7 +75,8 @@ class Schedule:
             self._table.finished,
             self._table.waiting,
         )
-        self._attempts = Attempts(self._table, self.hosts, retry or RetryPolicy(), rules or Rules())
+        self._retry_policy = retry or RetryPolicy()
+        self._attempts = Attempts(self._table, self.hosts, self._retry_policy, rules or Rules())
         self._retention = Retention(
             self.limits.max_finished, self.limits.max_finished_age, self.limits.cleanup_interval
         )
@@ -93,7 +94,7 @@ class Schedule:
         for text, key, fingerprint in stored.idempotency:
             self._table.names.remember(text, key, fingerprint)
         for entry in stored.unfinished:
-            self._table.recover(draft, entry, now)
+            self._table.recover(draft, entry, now, self._retry_policy.max_delay)
         self._retention.due = now
         return self._close(draft, now)
 

@@ -42,12 +42,18 @@ class Table:
         self.names = IdempotencyKeys()
         self._due: list[tuple[float, int]] = []  # scheduled tasks; entries that moved on are skipped lazily
 
-    def recover(self, draft: Draft, entry: Entry, now: float) -> None:
-        """Take over an unfinished task as it is on disk. A running one is queued again, its attempt not counted."""
+    def recover(self, draft: Draft, entry: Entry, now: float, longest: float) -> None:
+        """Take over an unfinished task as it is on disk. A running one is queued again, its attempt not counted.
+
+        A retry comes in *longest* seconds at most: its time may be of a clock that was wrong, or of other settings.
+        """
         self.entries[entry.key] = entry
         if entry.state.status is Status.RUNNING:
             self.requeue(draft, entry, now, "interrupted", "the server stopped during this attempt", None)
         elif entry.state.status is Status.SCHEDULED:
+            if entry.state.retry_count and (entry.state.run_at or now) > now + longest:
+                self._advance(entry, Status.SCHEDULED, run_at=now + longest)
+                draft.write(entry.key, entry.state)
             heapq.heappush(self._due, (entry.state.run_at or now, entry.key))
         else:
             self._wait(entry)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from oq.core.ids import parse_id
+from oq.core.ids import MS_IMPORTED, SHIFT, parse_id
 from oq.core.model import PRIORITY_MAX, Status, TaskSpec, TaskState
 from oq.core.task import Task
 from oq.errors import InvalidTask
@@ -45,6 +45,10 @@ def parse_whole(line: bytes) -> Task:
         key = parse_id(found.id)
     except ValueError as error:
         raise InvalidTask(str(error), "id") from None
+    if key >> SHIFT > MS_IMPORTED:
+        raise InvalidTask(
+            f"{found.id!r} is the id of a task of 2088 or later: no other could come after it", "id"
+        )
     _check(found.spec, found.state, found.result)
     return Task(key, found.spec, found.state, found.result)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from oq.actors.timer import AGAIN_SECONDS, run_timer
+from oq.actors.timer import AGAIN_SECONDS, LOOK_SECONDS, run_timer
 from oq.clock import WallClock
 from oq.core.messages import Inbound, Stop, Tick, WakeAt
 
@@ -90,3 +91,17 @@ async def test_it_ends_with_its_channel_also_when_nobody_hears_it(autojump_clock
         await timer.set(5.0)
         await trio.sleep(10.0)
     assert timer.alarms.statistics().tasks_waiting_send == 0
+
+
+async def test_it_rings_soon_after_the_wall_clock_was_put_past_its_time(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the machine slept: Trio's clock stood still meanwhile."""
+    real = time.time
+    async with open_timer() as timer:
+        alarm = await timer.set(8 * 3600.0)
+        await trio.sleep(10)
+        monkeypatch.setattr("oq.clock.time.time", lambda: real() + 9 * 3600)
+        begin = trio.current_time()
+        assert await timer.inbox.receive() == Tick(alarm.at)
+        assert trio.current_time() - begin <= LOOK_SECONDS

@@ -108,6 +108,7 @@ LINE = json.loads(whole_line(TASKS[2]))
     ("change", "field"),
     [
         ({"id": "nonsense"}, "id"),
+        ({"id": "7zzzzzzzzzzzz"}, "id"),
         ({"whole_task": 2}, "whole_task"),
         ({"result": None}, "state.result"),
         ({"result": "bm8="}, "result"),

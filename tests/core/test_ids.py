@@ -90,3 +90,13 @@ def test_a_restart_goes_on_beyond_the_largest_key_also_with_a_clock_that_is_behi
 
 def test_two_servers_never_give_out_the_same_key() -> None:
     assert not set(IdSource(1).take(1000, NOW)) & set(IdSource(2).take(1000, NOW))
+
+
+@pytest.mark.parametrize("now", [EPOCH - 1e9, EPOCH + 2**41 / 1000, EPOCH + 1e12])
+@pytest.mark.parametrize("last", [0, 5 << SHIFT])
+def test_a_clock_of_before_2020_or_of_after_2089_gives_ids_that_a_store_takes(now: float, last: int) -> None:
+    source = IdSource(3, last)
+    taken = [key for _ in range(3) for key in source.take(FULL, now)]
+    assert taken == sorted(taken)
+    assert last < taken[0]
+    assert taken[-1] <= KEY_MAX

@@ -636,3 +636,17 @@ def test_a_task_that_is_run_again_while_its_first_attempt_is_computed_gets_that_
     world.finish(first, 1, DONE)
     assert states(world, [first, second]) == ["completed"] * 2
     assert state(world, first).attempts[-1].number == 2
+
+
+def test_a_retry_does_not_wait_for_a_clock_that_was_wrong_before_the_restart() -> None:
+    world = open_world()
+    retried, later = submit(world), submit(world, run_at=world.now + 7200)
+    end(world, retried, BUSY)
+    due = state(world, later).run_at
+    world.now -= 365 * 86400
+    world.crash()
+    assert state(world, later).run_at == due  # asked for
+    assert state(world, retried).status is Status.SCHEDULED
+    world.pass_time(RetryPolicy().max_delay)
+    world.ring()
+    assert state(world, retried).status is Status.RUNNING
