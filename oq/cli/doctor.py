@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import socket
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from oq.cli import exits
-from oq.cli.output import emit
+from oq.cli.output import emit, unheard
 from oq.cli.session import Command, Session, pass_session
 from oq.errors import ConfigError, OqError
 
@@ -48,7 +47,7 @@ Finding = tuple[str, str, str]  # ok, warn or fail; what; how it is and what to 
 @pass_session
 def doctor(session: Session, port: int | None, deep: bool) -> None:
     """Check settings, data folder, disk, port and model server; exits with 1 when something fails."""
-    with nullcontext() if session.verbose else _unheard("ZODB"):  # the findings say it better
+    with nullcontext() if session.verbose else unheard("ZODB"):
         found = list(_examine(session, port, deep))
     items: list[dict[str, Any]] = [
         {"state": state, "what": what, "finding": text} for state, what, text in found
@@ -62,20 +61,6 @@ def doctor(session: Session, port: int | None, deep: bool) -> None:
     )
     if any(state == "fail" for state, _, _ in found):
         raise SystemExit(exits.ERROR)
-
-
-@contextmanager
-def _unheard(name: str) -> Iterator[None]:
-    """Nothing that this logger tells is shown."""
-    logger, silence = logging.getLogger(name), logging.NullHandler()
-    before = logger.propagate
-    logger.addHandler(silence)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(silence)
-        logger.propagate = before
 
 
 def _examine(session: Session, port: int | None, deep: bool) -> Iterator[Finding]:
@@ -183,6 +168,9 @@ def _store(folder: Path, running: bool) -> Iterator[Finding]:
     data, lock = folder / "Data.fs", folder / "oq.lock"
     if data.exists():
         yield _data_file(data)
+        for path in sorted(folder.glob("Data.fs.tr[0-9]*")):
+            text = f"a start cut it off the end of {data.name}, as damaged: `oq restore` a backup, or see what `oq serve` says of it"
+            yield "warn", path.name, text
     elif (folder / "Data.fs.old").exists():
         yield _lost_in_a_pack(folder)
     elif (folder / "oq.json").exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import time
@@ -279,3 +280,17 @@ def progress(session: Session, text: str, total: int) -> Iterator[Callable[[int]
     with Progress(*columns, console=console(session, err=True), transient=True) as bar:
         job = bar.add_task(text, total=total)
         yield lambda step: bar.advance(job, step)
+
+
+@contextmanager
+def unheard(name: str) -> Iterator[None]:
+    """Nothing that this logger tells is shown: the error says it better."""
+    logger, silence = logging.getLogger(name), logging.NullHandler()
+    before = logger.propagate
+    logger.addHandler(silence)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(silence)
+        logger.propagate = before

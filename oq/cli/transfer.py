@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -15,7 +18,17 @@ from oq.cli.backup import data_dir, data_folder
 from oq.cli.batch_run import Fields, Run, run_tasks
 from oq.cli.filters import chosen, filter_flags
 from oq.cli.openai_batch import is_openai_batch, run_openai_batch
-from oq.cli.output import TASK_COLUMNS, emit, plain, print_line, print_table, progress, say_errors, task_row
+from oq.cli.output import (
+    TASK_COLUMNS,
+    emit,
+    plain,
+    print_line,
+    print_table,
+    progress,
+    say_errors,
+    task_row,
+    unheard,
+)
 from oq.cli.session import Command, Session, pass_session
 from oq.cli.whole import export_whole, import_whole
 from oq.client import TaskHandle
@@ -104,7 +117,7 @@ def export(session: Session, target: str, whole: bool, data_dir: str | None, **w
         if where:
             raise click.UsageError("--whole writes every task: leave the filters out")
         folder = data_folder(session, data_dir)
-        with _open_target(target) as out:
+        with nullcontext() if session.verbose else unheard("ZODB"), _open_target(target) as out:
             count = export_whole(folder, out)
         session.say(f"{count} tasks exported from {folder}")
         return
@@ -271,11 +284,21 @@ def _item(index: int, handle: Submitted) -> dict[str, Any]:
 
 @contextmanager
 def _open_target(target: str) -> Iterator[IO[bytes]]:
+    """Give a file to write to. It takes the place of the one that is there when it is whole: an export that fails costs none."""
     if target == "-":
         yield sys.stdout.buffer
         return
+    path = Path(os.path.realpath(target))
+    part = path.with_name(path.name + ".part") if path.is_file() else path
     try:
-        with open(target, "wb") as file:
+        with part.open("wb") as file:
+            if part != path:
+                part.chmod(stat.S_IMODE(path.stat().st_mode))
             yield file
+        if part != path:
+            os.replace(part, path)
     except OSError as error:
         raise click.UsageError(f"cannot write {target!r}: {error.strerror}") from error
+    finally:
+        if part != path:
+            part.unlink(missing_ok=True)

@@ -161,9 +161,10 @@ def _claim(target: Path, folder: Path) -> None:
 
     One of before there were ids is taken for this store's.
     """
-    record, store = target / RECORD_NAME, name_store(folder)
+    record = target / RECORD_NAME
     there = read_facts(record)
     known = id_in(record)
+    store = name_store(folder, known if there.get("data_dir") == str(folder.absolute()) else None)
     if known not in (None, store) and any(repozo.is_data_file(path.name) for path in target.iterdir()):
         raise StorageError(
             f"{target} holds backups of another store, that of {there.get('data_dir', 'another folder')}; "

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from oq.core.messages import Step, Write
 from oq.core.task import Task
-from oq.errors import StorageError, TaskConflict
+from oq.errors import StorageDamaged, StorageError, TaskConflict
 from oq.store.checked import EVER
+from oq.store.faults import describe
 from oq.store.journal import ZodbJournal, open_journal
+from oq.store.migrations import check_root
 from oq.store.records import task_of
 from oq.store.storages import FILE_NAME, make_db, open_file
 
@@ -22,9 +24,13 @@ def stored_tasks(folder: Path) -> Iterator[Task]:
     file = folder / FILE_NAME
     if not file.is_file():
         raise StorageError(f"there is no {file}; --data-dir names the folder of the server")
-    storage = open_file(file, read_only=True)
+    try:
+        storage = open_file(file, read_only=True)
+    except Exception as exc:
+        raise StorageDamaged(f"{file} cannot be read ({describe(exc)}); restore a backup") from exc
     try:
         connection = make_db(storage).open()
+        check_root(connection.root(), used=True, where=str(file))
         storage.unchecked_until = connection.root().get("unchecked_until", EVER)
         for number, (key, record) in enumerate(connection.root()["tasks"].items(), 1):
             yield task_of(key, record, with_result=True)

@@ -40,11 +40,11 @@ def id_in(path: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def name_store(folder: Path) -> str:
-    """Return the id of the store in *folder*; one of before there were ids is given one."""
+def name_store(folder: Path, lost: str | None = None) -> str:
+    """Return the id of the store in *folder*; one of before there were ids, or whose marker was damaged, is given one: *lost*, or a new one."""
     marker = folder / MARKER_NAME
     if id_in(marker) is None:
-        write_facts(marker, {"program": "oq", **read_facts(marker), "store": new_id()})
+        write_facts(marker, {"program": "oq", **read_facts(marker), "store": lost or new_id()})
     found = id_in(marker)  # of two that gave one, the last has it
     assert found is not None
     return found

@@ -134,6 +134,17 @@ def test_a_store_and_backups_of_before_there_were_ids_find_each_other(
     assert json.loads((data / "oq.json").read_text())["schema"] == 2
 
 
+@pytest.mark.parametrize("content", ["", "{", '{"program": "oq"}'])
+def test_a_store_whose_marker_was_damaged_goes_on_with_its_backups(
+    folders: tuple[Path, Path, Path], content: str
+) -> None:
+    data, backups, _ = folders
+    back_up(data, backups)
+    (data / "oq.json").write_text(content)
+    fill(data, 2)
+    assert back_up(data, backups).kind == "incremental"
+
+
 def test_what_is_no_data_file_is_not_backed_up(bare: Oq, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/Data.fs").write_bytes(b"")

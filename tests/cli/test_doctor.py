@@ -384,6 +384,20 @@ def test_a_data_file_that_ends_in_zeros_is_warned_of(bare: Oq, tmp_path: Path, p
     assert (state, "power cut" in text) == ("warn", True)
 
 
+def test_what_was_cut_off_as_damaged_is_warned_of(bare: Oq, tmp_path: Path, port):
+    open_journal(tmp_path / "data").close()
+    (tmp_path / "data" / "Data.fs.tr0").write_bytes(b"x")
+    state, text = findings(bare, "--data-dir", "data", "doctor", "--port", port)["Data.fs.tr0"]
+    assert (state, "restore" in text) == ("warn", True)
+
+
+def test_a_store_of_a_newer_oq_fails(bare: Oq, tmp_path: Path, port, monkeypatch: pytest.MonkeyPatch):
+    open_journal(tmp_path / "data").close()
+    monkeypatch.setattr("oq.store.migrations.SCHEMA", 1)
+    state, text = findings(bare, "--data-dir", "data", "doctor", "--deep", "--port", port)["tasks"]
+    assert (state, "upgrade oq" in text) == ("fail", True)
+
+
 def test_a_pack_cut_short_between_its_renames_is_put_right_by_a_start(bare: Oq, tmp_path: Path, port):
     open_journal(tmp_path / "data").close()
     data = tmp_path / "data" / "Data.fs"

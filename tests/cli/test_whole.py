@@ -67,6 +67,29 @@ def test_it_is_said_which_folder_was_exported(bare: Oq, tmp_path: Path) -> None:
     assert bare("--data-dir", "data", "export", "--whole", "--file", "all.jsonl").stderr == said
 
 
+@pytest.mark.parametrize("damage", ["missing", "no data file", "a record", "newer"])
+def test_an_export_that_fails_says_why_and_leaves_the_one_before(
+    bare: Oq, tmp_path: Path, file: str, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (tmp_path / file).read_bytes()
+    data = tmp_path / "other" / "Data.fs"
+    fill(data.parent)
+    if damage == "missing":
+        data.unlink()
+    elif damage == "no data file":
+        data.write_bytes(b"nonsense")
+    elif damage == "a record":
+        data.write_bytes(data.read_bytes().replace(TASKS[2].spec.payload[:8], bytes(8)))
+    else:
+        monkeypatch.setattr("oq.store.migrations.SCHEMA", 1)
+    found = bare("export", "--whole", "--file", file, "--data-dir", "other")
+    assert found.exit_code == 1
+    assert found.stderr.startswith("error: ")
+    assert "Traceback" not in found.stderr
+    assert (tmp_path / file).read_bytes() == before
+    assert not (tmp_path / (file + ".part")).exists()
+
+
 def test_what_is_there_already_is_left_alone(bare: Oq, tmp_path: Path, file: str) -> None:
     fill(tmp_path / "new", TASKS[:2])
     found = bare("import", "--whole", file, "--data-dir", "new")
