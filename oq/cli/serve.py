@@ -134,7 +134,10 @@ class _Server:
     async def run(self) -> None:
         import trio
 
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+            numbers.append(signal.SIGHUP)  # the terminal is gone
+        with trio.open_signal_receiver(*numbers) as signals:
             if self._while_stdin:
                 # Not earlier: standard input may have ended already, and the signal would kill us.
                 threading.Thread(target=_stop_after_stdin, daemon=True).start()

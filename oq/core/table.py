@@ -23,6 +23,8 @@ from oq.core.retention import Ends
 from oq.core.twins import Twins
 from oq.errors import OqError, TaskConflict, TaskNotFound
 
+PROMOTED_PER_STEP = 2000  # so that no commit gets long when many have the same time
+
 _replace = msgspec.structs.replace
 
 
@@ -98,10 +100,14 @@ class Table:
         return self._due[0][0] if self._due else math.inf
 
     def promote(self, draft: Draft, now: float) -> None:
-        """Move what is due from scheduled to pending."""
+        """Move what is due from scheduled to pending, a slice of it at most: `next_due` stays in the past then."""
+        moved = 0
         while self._due and (self._due[0][0] <= now or not self._is_due_entry(*self._due[0])):
+            if moved == PROMOTED_PER_STEP:
+                break
             at, key = heapq.heappop(self._due)
             if self._is_due_entry(at, key):
+                moved += 1
                 entry = self.entries[key]
                 self._advance(entry, Status.PENDING)
                 self._wait(entry)

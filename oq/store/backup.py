@@ -255,7 +255,8 @@ def _wait_for_a_new_name(there: set[Path], target: Path) -> None:
     while repozo.gen_filename(options, ext="") <= newest:
         if time.monotonic() > deadline:
             raise StorageError(
-                f"the newest backup in {target} is of the future ({newest}, UTC): set this machine's clock"
+                f"the newest backup in {target} is of the future ({newest}, UTC): set this machine's clock, or, if that is "
+                "right, move the files of that name to another folder"
             )
         time.sleep(0.05)
 

@@ -65,6 +65,20 @@ def test_sigterm_ends_in_time_while_clients_have_stopped_reading(serve: Serve, f
     assert served.stop() == 0
 
 
+def test_what_runs_may_end_when_the_terminal_goes_away(serve: Serve, fake: FakeOllama):
+    fake.default = says("done", first_after=1.0)
+    served = serve("--ollama-host", fake.url)
+    with Client(served.url) as client, client.subscribe(["task_started"]) as started:
+        id = client.submit(generate("m", "go on")).id
+        next(started)
+        assert served.stop(signal.SIGHUP) == 0
+    served = serve("--ollama-host", fake.url, "--paused")
+    with Client(served.url) as client:
+        task = client.get(id)
+        assert (task.status, [attempt.outcome for attempt in task.attempts]) == ("completed", ["succeeded"])
+    assert served.stop() == 0
+
+
 def test_a_second_signal_does_not_wait_for_the_grace(serve: Serve, fake: FakeOllama):
     fake.default = says("never", first_after=600.0)
     served = serve("--ollama-host", fake.url, OQ_SERVER__SHUTDOWN_GRACE="10m")

@@ -12,6 +12,7 @@ from oq.core.model import ATTEMPTS_KEPT, Failed, Interrupted, Status, Succeeded,
 from oq.core.retention import DELETES_PER_STEP
 from oq.core.retry import RetryPolicy
 from oq.core.schedule import Limits
+from oq.core.table import PROMOTED_PER_STEP
 from oq.core.twins import COPIES
 from oq.core.waiting import why_waiting
 from oq.errors import IdempotencyConflict, QueueClosed, QueueFull, TaskConflict, TaskNotFound
@@ -636,6 +637,19 @@ def test_a_task_that_is_run_again_while_its_first_attempt_is_computed_gets_that_
     world.finish(first, 1, DONE)
     assert states(world, [first, second]) == ["completed"] * 2
     assert state(world, first).attempts[-1].number == 2
+
+
+def test_tasks_with_the_same_time_become_pending_in_slices_one_right_after_the_other() -> None:
+    world = open_world()
+    world.pause()
+    due = world.now + 60
+    keys = [key for _ in range(5) for key in world.submit([spec(run_at=due)] * (PROMOTED_PER_STEP // 2))]
+    world.pass_time(60)
+    waiting = []
+    for _ in range(3):
+        world.ring()
+        waiting.append(sum(state(world, key).status is Status.PENDING for key in keys))
+    assert waiting == [PROMOTED_PER_STEP, 2 * PROMOTED_PER_STEP, len(keys)]
 
 
 def test_a_retry_does_not_wait_for_a_clock_that_was_wrong_before_the_restart() -> None:
