@@ -33,6 +33,8 @@ LEFT_BEHIND = {
     "Data.fs.old": "the data file before the last pack, which was cut short at its end: see that --deep finds no damage",
     "Data.fs.pack": "a pack was cut short, the data file is the one before: see that --deep finds no damage",
     "backup-*.fs": "a backup was cut short, and what the next pack frees stays on the disk: back up again",
+    ".oq.json.*": "the marker was being written; the one in place is whole",
+    ".tokens.json.*": "tokens were being written; those in place are whole",
     "restore.part": "a restore was cut short before it changed anything: restore again",
 }
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from ZODB.scripts import repozo
 
 from oq.durable import fsync_path
-from oq.errors import StorageDamaged, StorageError
+from oq.errors import StorageDamaged, StorageError, StorageLocked
 from oq.store.faults import translated
 from oq.store.identity import RECORD_NAME, id_in, name_store, new_id, read_facts, write_facts
 from oq.store.inspect import inspect_file
@@ -141,9 +141,8 @@ def restore(source: Path, folder: Path, *, at: float | None = None, force: bool 
             for ending in LEFTOVERS:
                 for path in folder.glob(FILE_NAME + ending):
                     path.unlink(missing_ok=True)
-            _copy_files(
-                source / FILES_FOLDER, folder / FILES_FOLDER
-            )  # the next start deletes those of later times
+            # Also those that are there, perhaps damaged; the next start deletes those of later times.
+            _copy_files(source / FILES_FOLDER, folder / FILES_FOLDER, anew=True)
             os.replace(work / FILE_NAME, data.file)
             fsync_path(folder)
             data.mark_used(id_in(source / RECORD_NAME) or new_id())
@@ -175,12 +174,12 @@ def _claim(target: Path, folder: Path) -> None:
         write_facts(record, facts)
 
 
-def _copy_files(source: Path, target: Path) -> int:
-    """Copy the whole files of batches that *target* has not; return how many those were. One deleted meanwhile is left out."""
+def _copy_files(source: Path, target: Path, *, anew: bool = False) -> int:
+    """Copy the whole files of batches that *target* has not, or all *anew*; return how many. One deleted meanwhile is left out."""
     count = 0
     for path in sorted(source.iterdir()) if source.is_dir() else ():
         copy = target / path.name
-        if path.suffix == PART or copy.exists():
+        if path.suffix == PART or (copy.exists() and not anew):
             continue
         target.mkdir(mode=0o700, exist_ok=True)
         part = copy.with_name(copy.name + PART)
@@ -298,7 +297,10 @@ def _locked(target: Path) -> Iterator[None]:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         raise StorageError(f"cannot make the folder {target}: {exc.strerror}") from exc
-    lock = FolderLock(target)
+    try:
+        lock = FolderLock(target)
+    except StorageLocked as exc:
+        raise StorageLocked(f"another backup goes to {target} right now; wait until it has ended") from exc
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ import oq as library
 from oq.client import Client
 from oq.core.messages import Step, Write
 from oq.core.model import Status, TaskSpec, TaskState
-from oq.errors import StorageDamaged, StorageError, StorageFull
+from oq.errors import StorageDamaged, StorageError, StorageFull, StorageLocked
 from oq.store import open_journal
 from oq.store.backup import back_up, restore
 from oq.store.lock import FolderLock
@@ -143,6 +143,29 @@ def test_a_store_whose_marker_was_damaged_goes_on_with_its_backups(
     (data / "oq.json").write_text(content)
     fill(data, 2)
     assert back_up(data, backups).kind == "incremental"
+
+
+def test_a_second_backup_at_the_same_time_is_told_so(folders: tuple[Path, Path, Path]) -> None:
+    data, backups, _ = folders
+    backups.mkdir()
+    lock = FolderLock(backups)
+    try:
+        with pytest.raises(StorageLocked, match="another backup goes to"):
+            back_up(data, backups)
+    finally:
+        lock.release()
+
+
+def test_a_restore_puts_a_damaged_file_of_a_batch_right(folders: tuple[Path, Path, Path]) -> None:
+    data, backups, _ = folders
+    (data / "files").mkdir()
+    file = data / "files" / "file-1"
+    file.write_bytes(b"whole")
+    back_up(data, backups)
+    file.write_bytes(b"who")
+    assert back_up(data, backups).files == 0, "a backup is never replaced by what is there now"
+    restore(backups, data, force=True)
+    assert file.read_bytes() == b"whole"
 
 
 def test_what_is_no_data_file_is_not_backed_up(bare: Oq, tmp_path: Path) -> None:
