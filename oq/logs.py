@@ -51,7 +51,33 @@ class JsonFormatter(logging.Formatter):
 
 
 class PrivateFile(logging.handlers.RotatingFileHandler):
-    """A rotating file that only its owner can read, whatever the umask: it names tasks, models and addresses."""
+    """A rotating file that only its owner can read, whatever the umask: it names tasks, models and addresses.
+
+    What a full disk does not take is counted, and told once there is space. Logging would print a page for each line, and
+    wait for a reader of the standard error that may have stopped.
+    """
+
+    _lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        lost = self._lost
+        super().emit(record)
+        if lost and self._lost == lost:
+            self._lost = 0
+            super().emit(_missing("%d lines are missing before this: the file could not be written", lost))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._lost += 1
+        if self._lost == 1 and sys.stderr is not None:
+            stderr = UnreadStream(sys.stderr)
+            stderr.setFormatter(self.formatter)
+            stderr.handle(
+                _missing("the log file %s cannot be written: %s", self.baseFilename, error.strerror)
+            )
 
     def _open(self) -> Any:
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -83,9 +109,14 @@ class UnreadStream(logging.StreamHandler[TextIO]):
             return
         if self._lost:
             lost, self._lost = self._lost, 0
-            words = "%d lines are missing here: nobody read what was written before them"
-            super().emit(logging.LogRecord(__name__, logging.WARNING, __file__, 0, words, (lost,), None))
+            super().emit(
+                _missing("%d lines are missing here: nobody read what was written before them", lost)
+            )
         super().emit(record)
+
+
+def _missing(words: str, *args: object) -> logging.LogRecord:
+    return logging.LogRecord(__name__, logging.WARNING, __file__, 0, words, args, None)
 
 
 def set_up(settings: LoggingSettings) -> logging.Handler:

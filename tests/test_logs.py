@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from ZODB.DB import DB
 from ZODB.FileStorage import FileStorage
 
 from oq.config import LoggingSettings
-from oq.logs import set_up
+from oq.logs import PrivateFile, set_up
 
 
 @pytest.fixture
@@ -105,6 +106,34 @@ def test_a_reader_that_stopped_holds_nobody_up_and_is_told_what_it_missed(
     assert 0 < missing < 3000
     assert f"{missing} lines are missing here" in note
     assert last.endswith("read again")
+
+
+@pytest.mark.usefixtures("clean_logging")
+def test_a_full_disk_is_told_once_holds_nobody_up_and_what_it_cost_is_told_when_there_is_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "oq.log"
+    file.symlink_to("/dev/full")
+    end, start = os.pipe()
+    with os.fdopen(end, "rb", buffering=0) as reader, os.fdopen(start, "w") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        handler = set_up(LoggingSettings(file=str(file)))
+        assert isinstance(handler, PrivateFile)
+        for _ in range(300):  # a page for each would be more than a pipe holds
+            logging.getLogger("oq.x").info("x" * 100)
+        (told,) = reader.read(1 << 20).decode().splitlines()
+        assert f"the log file {file} cannot be written: No space left" in told
+        with contextlib.suppress(OSError):
+            handler.stream.close()
+        file.unlink()
+        file.write_text("")
+        handler.stream = handler._open()  # as when there is space in the same file
+        logging.getLogger("oq.x").info("written again")
+        logging.getLogger("oq.x").info("and again")
+    lines = file.read_text().splitlines()
+    assert [line.partition(": ")[2] for line in lines] == [
+        "written again", "300 lines are missing before this: the file could not be written", "and again",
+    ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("clean_logging")
