@@ -128,6 +128,10 @@ def _wants_token(address: str, given: bool, error: OqError) -> str:
 
 
 def _folder(folder: Path) -> Iterator[Finding]:
+    if folder.is_symlink() and not folder.exists():
+        text = f"{folder} is a link to {folder.readlink()}, which is not there: mount or make that, or choose --data-dir"
+        yield "fail", "data folder", text
+        return
     if not folder.exists():
         parent = next(parent for parent in folder.parents if parent.exists())
         if os.access(parent, os.W_OK | os.X_OK):

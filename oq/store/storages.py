@@ -54,8 +54,11 @@ class DataFolder:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
+            why = exc.strerror
+            if folder.is_symlink() and not folder.exists():
+                why = f"it is a link to {folder.readlink()}, which is not there"
             raise StorageError(
-                f"cannot make the data folder {folder}: {exc.strerror}; see queue.storage_path"
+                f"cannot make the data folder {folder}: {why}; see queue.storage_path"
             ) from exc
         self.folder = folder
         self.file = folder / FILE_NAME

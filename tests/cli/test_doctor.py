@@ -22,6 +22,7 @@ from oq.client import Client
 from oq.config import settings_from
 from oq.core.messages import Step, Write
 from oq.core.model import Status, TaskSpec, TaskState
+from oq.errors import StorageError
 from oq.store import open_journal
 from oq.store.lock import FolderLock
 from tests.cli.conftest import Oq
@@ -389,6 +390,14 @@ def test_what_was_cut_off_as_damaged_is_warned_of(bare: Oq, tmp_path: Path, port
     (tmp_path / "data" / "Data.fs.tr0").write_bytes(b"x")
     state, text = findings(bare, "--data-dir", "data", "doctor", "--port", port)["Data.fs.tr0"]
     assert (state, "restore" in text) == ("warn", True)
+
+
+def test_a_link_to_a_folder_that_is_not_there_fails_as_serve_does(bare: Oq, tmp_path: Path, port):
+    (tmp_path / "data").symlink_to(tmp_path / "unmounted")
+    state, text = findings(bare, "--data-dir", "data", "doctor", "--port", port)["data folder"]
+    assert (state, f"a link to {tmp_path / 'unmounted'}, which is not there" in text) == ("fail", True)
+    with pytest.raises(StorageError, match="unmounted, which is not there"):
+        open_journal(tmp_path / "data")
 
 
 def test_a_store_of_a_newer_oq_fails(bare: Oq, tmp_path: Path, port, monkeypatch: pytest.MonkeyPatch):
