@@ -9,9 +9,8 @@ import trio
 from oq.core.messages import Inbound, Stop, Tick, WakeAt
 from oq.ports import Clock
 
-LOOK_SECONDS = (
-    30.0  # at the wall clock, at least: it may be set, and Trio's stands still while the machine sleeps
-)
+# How often to look at the wall clock at least: it may be set, and Trio's stands still while the machine sleeps.
+LOOK_SECONDS = 30.0
 AGAIN_SECONDS = 0.05  # when the scheduler's inbox was full as the alarm rang
 
 

@@ -136,6 +136,14 @@ class TaskState(msgspec.Struct, frozen=True, gc=False):
     refusal: Refusal | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of the whole last attempt; None while the model has not counted its tokens."""
+        last = self.attempts[-1] if self.attempts else None
+        if self.tokens is None or last is None or last.finished_at is None:
+            return None
+        return round(self.tokens / max(0.001, last.finished_at - last.started_at), 1)
+
 
 class Entry(msgspec.Struct, gc=False):
     """What the schedule keeps of an unfinished task: never its payload. Only the schedule changes it.

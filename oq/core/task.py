@@ -124,6 +124,19 @@ class Task(msgspec.Struct, frozen=True):
         return self.state.error_code
 
     @property
+    def tokens(self) -> int | None:
+        """How many the model counted, of a completed task."""
+        return self.state.tokens
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return self.state.tokens_per_second
+
+    @property
+    def output_start(self) -> str:
+        return self.state.output_start
+
+    @property
     def retry_count(self) -> int:
         return self.state.retry_count
 

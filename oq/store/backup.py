@@ -31,13 +31,8 @@ MD5_LENGTH = 32  # in hex
 NAME_SECONDS = 2.0  # how long to wait for a second that has no backup yet
 PINNED = "backup-*.fs"  # that second name, in the data folder; * is the process
 WORK_FOLDER = "restore.part"  # in the data folder, until the restored file was read to its end
-LEFTOVERS = (
-    ".index",
-    ".old",
-    ".pack",
-    ".tmp",
-    ".tr[0-9]*",
-)  # of the file before; they would be taken for the new one's
+# Of the file before; they would be taken for the new one's.
+LEFTOVERS = ".index", ".old", ".pack", ".tmp", ".tr[0-9]*"
 
 
 @dataclasses.dataclass

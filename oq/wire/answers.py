@@ -148,10 +148,7 @@ def rate_of(state: TaskState, now: float | None = None) -> float | None:
     """Return the tokens a second: *now* of a running task, of a completed one those of its whole last attempt."""
     if state.status is Status.RUNNING:
         return None if now is None else round(now, 1)
-    last = state.attempts[-1] if state.attempts else None
-    if state.tokens is None or last is None or last.finished_at is None:
-        return None
-    return round(state.tokens / max(0.001, last.finished_at - last.started_at), 1)
+    return state.tokens_per_second
 
 
 def task_json(task: Task, progress: Progress = (0, None), **extra: object) -> bytes:

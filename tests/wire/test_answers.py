@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 from oq.core.events import Change, Event, EventType, Notice
 from oq.core.ids import format_id
 from oq.core.model import Attempt, Status, TaskSpec, TaskState
@@ -74,6 +76,15 @@ def test_a_client_reads_times_as_numbers_and_leaves_the_models_json_alone() -> N
 
 def test_a_client_reads_every_field_that_a_task_has() -> None:
     assert set(_TaskOut.__struct_fields__) <= set(RemoteTask.__struct_fields__)
+
+
+def test_how_fast_a_model_was_is_the_same_here_and_there() -> None:
+    ours = msgspec.structs.replace(
+        TASK, state=msgspec.structs.replace(DONE, tokens=30, output_start="Because.")
+    )
+    theirs = decode_task(task_json(ours))
+    assert (theirs.tokens, theirs.tokens_per_second, theirs.output_start) == (30, 40.0, "Because.")
+    assert (ours.tokens, ours.tokens_per_second, ours.output_start) == (30, 40.0, "Because.")
 
 
 def test_an_event_has_the_originals_names_and_the_task_as_it_stands() -> None:
