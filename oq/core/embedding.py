@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import msgspec
 
 from oq.core.model import Entry, TaskSpec, TaskState, affinity
+from oq.core.output import UNREADABLE
 
 SMALL_BYTES = 8192  # of a payload; a larger one fills a call by itself
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.encode
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Mismatch(Exception):
@@ -63,7 +63,7 @@ def _parted(payload: bytes) -> tuple[bytes | None, list[tuple[str, bytes]]]:
         given = fields.pop("input", None)
         if given is None or not _decode_text(given):
             return None, []
-    except _UNREADABLE:
+    except UNREADABLE:
         return None, []
     if any(
         name.lower() in ("input", "prompt") for name in fields
@@ -114,7 +114,7 @@ class Joint(msgspec.Struct, frozen=True):
             answer = _decode_object(result)
             vectors = msgspec.json.decode(answer["embeddings"], type=list[msgspec.Raw])
             tokens = msgspec.json.decode(answer.get("prompt_eval_count", b"0"), type=int)
-        except (*_UNREADABLE, KeyError) as exc:
+        except (*UNREADABLE, KeyError) as exc:
             raise Mismatch(str(exc)) from exc
         if len(vectors) != len(self.sizes):
             raise Mismatch(f"{len(vectors)} vectors for {len(self.sizes)} inputs")
