@@ -7,7 +7,7 @@ Rule 1: a connection carries one request at a time and goes back to the idle one
 read to the end; otherwise it is closed, at once and without waiting, which is how a model server learns that
 a request was cancelled. Rule 2: a request goes to a fresh connection a second time only if the first was a
 reused one and it broke at once, without one byte of an answer: the server had closed it while it was idle. What
-breaks later broke at work, perhaps by this very request.
+breaks later broke at work, perhaps by this very request; so did one after which nobody can be reached.
 """
 
 from __future__ import annotations
@@ -180,6 +180,7 @@ class Server:
         if idle_timeout is None:
             idle_timeout = self._idle_timeout
         connection = self._take_idle()
+        lost: ConnectionLost | None = None
         if connection is not None:
             began = trio.current_time()
             try:
@@ -187,7 +188,13 @@ class Server:
             except ConnectionLost as exc:
                 if exc.begun or trio.current_time() - began > RESEND_SECONDS:
                     raise
-        connection = await self._connect()
+                lost = exc
+        try:
+            connection = await self._connect()
+        except ConnectFailed:
+            if lost is not None:
+                raise lost from None  # the server is gone with this request in its hands, which may be why
+            raise
         return await self._exchange(connection, method, path, body, idle_timeout)
 
     def close(self) -> None:

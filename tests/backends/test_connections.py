@@ -137,6 +137,32 @@ async def test_a_reused_connection_that_breaks_at_work_is_not_tried_again(
     assert len(fake.requests) == 2
 
 
+async def test_a_server_that_dies_of_a_request_on_a_reused_connection_is_no_outage(
+    make_backend: MakeBackend,
+) -> None:
+    life = trio.CancelScope()
+
+    async def live(task_status: trio.TaskStatus[FakeOllama]) -> None:
+        with life:
+            async with open_fake_ollama() as fragile:
+                task_status.started(fragile)
+                await trio.sleep_forever()
+
+    async def dies(exchange: Exchange) -> None:
+        life.cancel()
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        fragile: FakeOllama = await nursery.start(live)
+        backend = make_backend(fragile.url)
+        await attempt(backend, spec())
+        fragile.script(dies)
+        _, error = await failed_attempt(backend, spec())
+        assert (error.code, error.unreachable) == ("connection_lost", False)
+        _, error = await failed_attempt(backend, spec())
+        assert error.unreachable
+
+
 async def test_a_fresh_connection_that_breaks_is_not_tried_again(
     fake: FakeOllama, backend: OllamaBackend
 ) -> None:
