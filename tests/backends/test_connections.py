@@ -513,5 +513,14 @@ async def test_a_digest_that_is_not_told_is_unknown(
     assert await backend.digest("m") is None
 
 
+async def test_a_slow_list_of_models_costs_a_digest_a_second(
+    make_backend: MakeBackend, fake: FakeOllama, clock: trio.testing.MockClock
+) -> None:
+    fake.rest = falls_silent()
+    began = trio.current_time()
+    assert await make_backend().digest("m") is None
+    assert trio.current_time() - began == pytest.approx(1.0, abs=0.1)
+
+
 async def test_a_server_that_is_gone_tells_no_digest(make_backend: MakeBackend) -> None:
     assert await make_backend(f"http://127.0.0.1:{unused_port()}").digest("m") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 from typing import NoReturn
 
@@ -10,7 +11,7 @@ import trio.testing
 
 from oq.backends import OllamaBackend
 from oq.core.model import TaskType
-from tests.backends.attempts import MakeBackend, failed_attempt, spec, text
+from tests.backends.attempts import MakeBackend, attempt, failed_attempt, spec, text
 from tests.fake_ollama import (
     FakeOllama,
     Reply,
@@ -194,6 +195,29 @@ async def test_a_redirect_is_not_followed(fake: FakeOllama, backend: OllamaBacke
             _, error = await failed_attempt(backend, spec())
             assert "moved to" in error.message
         assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize(("code", "verdict"), [(200, "bad_answer"), (500, "server_failed")])
+async def test_an_answer_that_is_packed_is_said_to_be(
+    fake: FakeOllama, backend: OllamaBackend, code: int, verdict: str
+) -> None:
+    packed = gzip.compress(b'{"error":"boom"}\n')
+    head = b"HTTP/1.1 %d X\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % (code, len(packed))
+    fake.script(sends(head + packed))
+    _, error = await failed_attempt(backend, spec())
+    assert (error.code, error.body) == (verdict, b"")
+    assert "unasked" in error.message
+    assert "gzip" in error.message
+
+
+async def test_an_answer_that_says_it_is_not_packed_is_taken(
+    fake: FakeOllama, backend: OllamaBackend
+) -> None:
+    body = b'{"response":"Hi","done":true}\n'
+    head = b"HTTP/1.1 200 X\r\nContent-Encoding: Identity\r\nContent-Length: %d\r\n\r\n" % len(body)
+    fake.script(sends(head + body))
+    pieces, _ = await attempt(backend, spec())
+    assert text(pieces) == "Hi"
 
 
 async def test_a_long_error_is_shortened(fake: FakeOllama, backend: OllamaBackend) -> None:
