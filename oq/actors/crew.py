@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from oq.core.embedding import Mismatch, join
+from oq.core.embedding import Mismatch, check_count, join
 from oq.core.model import Failed, Outcome, Refusal, Succeeded, TaskSpec
 from oq.errors import BackendError
 
@@ -15,6 +15,8 @@ Call = Callable[[TaskSpec], Awaitable[bytes]]
 ONES_OWN = frozenset(
     {"invalid_request", "unsupported", "runner_failed", "server_failed", "bad_answer", "result_too_large"}
 )
+
+MISMATCH_RETRIES = 2  # as of any other answer that is not what Ollama sends
 
 
 async def run_crew(
@@ -27,12 +29,15 @@ async def run_crew(
     """
     try:
         if len(places) == 1:
-            answers = [await call(specs[places[0]])]
+            spec = specs[places[0]]
+            answers = [await call(spec)]
+            check_count(spec, answers[0])
         else:
             joint = join([specs[place] for place in places])
             answers = joint.split(await call(joint.spec))
     except Mismatch as exc:
-        failure = BackendError(f"the model server's answer is not what was asked for: {exc}", "bad_answer")
+        what = f"the model server's answer is not what was asked for: {exc}"
+        failure = BackendError(what, "bad_answer", retryable=True, retry_limit=MISMATCH_RETRIES)
     except BackendError as exc:
         failure = exc
     else:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import msgspec
 
 from oq.backends.verdicts import INCOMPLETE, TOO_LARGE, UNREADABLE, failure, judge
+from oq.core.output import UNREADABLE as UNREADABLE_JSON
 from oq.errors import BackendError
 from oq.ports import Piece
 
@@ -100,7 +101,7 @@ class AnswerReader:
             try:
                 yield from self._take(rest)
             except BackendError as exc:
-                if exc.code != UNREADABLE.code:
+                if exc.code != UNREADABLE.code or not _is_cut(rest):
                     raise
                 raise self._incomplete() from exc  # a line cut in two
         if not self.done:
@@ -116,8 +117,9 @@ class AnswerReader:
     def _take(self, line: bytearray) -> list[Piece]:
         try:
             found = _decode_line(line)
-        except msgspec.MsgspecError as exc:
-            raise failure(UNREADABLE, "the model server's answer is not what Ollama sends") from exc
+            _check_text(line)
+        except UNREADABLE_JSON as exc:
+            raise self._unreadable() from exc
         if found.error is not _ABSENT and bytes(found.error) != b"null":
             raise self._error_line(found.error)
         message = found.message
@@ -168,7 +170,8 @@ class AnswerReader:
         answer = _decode_object(self._last)
         target = answer
         if self._is_chat:
-            target = _decode_object(answer["message"]) if "message" in answer else {}
+            message = answer.get("message", _ABSENT)
+            target = {} if bytes(message) == b"null" else _decode_object(message)
             target.setdefault("role", msgspec.Raw(b'"assistant"'))
         target["content" if self._is_chat else "response"] = msgspec.Raw(_encode("".join(self._content)))
         if self._thinking:
@@ -184,11 +187,12 @@ class AnswerReader:
     def _check_embedding(self) -> None:
         try:
             found = _decode_embedding(self._last)
-        except msgspec.MsgspecError as exc:
-            raise self._incomplete() from exc
+            _check_text(self._last)
+        except UNREADABLE_JSON as exc:
+            raise (self._incomplete() if _is_cut(self._last) else self._unreadable()) from exc
         if found.error is not _ABSENT and bytes(found.error) != b"null":
             raise self._error_line(found.error)
-        if found.embeddings is _ABSENT and found.embedding is _ABSENT:
+        if bytes(found.embeddings) == bytes(found.embedding) == b"null":
             raise failure(UNREADABLE, "the model server's answer holds no embeddings")
         self.done = True
 
@@ -197,6 +201,9 @@ class AnswerReader:
         text = error_text(body)
         what = f"the model server gave up: {text}"
         return failure(judge(None, text), what, model=self._model, status=500, body=body)
+
+    def _unreadable(self) -> BackendError:
+        return failure(UNREADABLE, "the model server's answer is not what Ollama sends")
 
     def _incomplete(self) -> BackendError:
         return failure(INCOMPLETE, "the answer ended before it was done")
@@ -213,13 +220,28 @@ def error_text(body: bytes) -> str:
     """
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE_JSON:
         return body.decode(errors="replace").strip()
     if isinstance(found, dict):
         found = found.get("error", found)
     if isinstance(found, dict):
         found = found.get("message", found)
     return found if isinstance(found, str) else _encode(found).decode()
+
+
+def _check_text(data: bytes | bytearray) -> None:
+    """Raise `UnicodeDecodeError` if it is not UTF-8: msgspec looks only at the fields that it takes."""
+    if not data.isascii():
+        data.decode()
+
+
+def _is_cut(rest: bytes | bytearray) -> bool:
+    """Return whether it may be the beginning of an answer, rather than something else.
+
+    >>> _is_cut(b'{"response": "Hel'), _is_cut(b"<html></html>")
+    (True, False)
+    """
+    return not rest or (rest.startswith(b"{") and not rest.endswith(b"}"))
 
 
 def _copied(raw: msgspec.Raw) -> msgspec.Raw:

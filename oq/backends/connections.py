@@ -6,7 +6,8 @@ Why not httpx: docs/decisions/http-to-the-model-server.md. What this adds to h11
 Rule 1: a connection carries one request at a time and goes back to the idle ones only after its answer was
 read to the end; otherwise it is closed, at once and without waiting, which is how a model server learns that
 a request was cancelled. Rule 2: a request goes to a fresh connection a second time only if the first was a
-reused one and not one byte of an answer came: the server had closed it while it was idle.
+reused one and it broke at once, without one byte of an answer: the server had closed it while it was idle. What
+breaks later broke at work, perhaps by this very request; so did one after which nobody can be reached.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from oq.backends.pipes import Encrypted, Plain
 
 IDLE_MAX = 64  # connections kept for reuse; more than the slots of one host seldom are
 IDLE_SECONDS = 60.0  # routers forget a silent connection after a few minutes; stay well below
+RESEND_SECONDS = 1.0  # a connection that was closed before the request came tells so within a round trip
 RECEIVE_BYTES = 65_536
 SEND_BYTES = 1 << 20  # a large body goes out in such parts, each with its own limit on silence
 
@@ -61,8 +63,8 @@ class Connection:
         self.protocol = h11.Connection(h11.CLIENT)
         self.idle_since = 0.0
 
-    def is_stale(self) -> bool:
-        """Return whether the server closed it (or spoke out of turn) while it was idle."""
+    def has_input(self) -> bool:
+        """Return whether the server said something. On an idle connection that is its end, or out of turn."""
         poller = select.poll()
         poller.register(self.pipe.socket.fileno(), select.POLLIN)
         return bool(poller.poll(0))
@@ -178,13 +180,21 @@ class Server:
         if idle_timeout is None:
             idle_timeout = self._idle_timeout
         connection = self._take_idle()
+        lost: ConnectionLost | None = None
         if connection is not None:
+            began = trio.current_time()
             try:
                 return await self._exchange(connection, method, path, body, idle_timeout)
             except ConnectionLost as exc:
-                if exc.begun:
+                if exc.begun or trio.current_time() - began > RESEND_SECONDS:
                     raise
-        connection = await self._connect()
+                lost = exc
+        try:
+            connection = await self._connect()
+        except ConnectFailed:
+            if lost is not None:
+                raise lost from None  # the server is gone with this request in its hands, which may be why
+            raise
         return await self._exchange(connection, method, path, body, idle_timeout)
 
     def close(self) -> None:
@@ -212,6 +222,10 @@ class Server:
                 await connection.send(data, idle_timeout)
             except (OSError, trio.BrokenResourceError):
                 pass  # it may have answered before it hung up; reading tells
+            except Silence:
+                if not connection.has_input():
+                    raise
+                protocol.send_failed()  # it has answered and takes no more of the request: not to be used again
             while True:
                 event = protocol.next_event()
                 if type(event) is h11.Response:
@@ -236,7 +250,7 @@ class Server:
     def _take_idle(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if trio.current_time() - connection.idle_since < IDLE_SECONDS and not connection.is_stale():
+            if trio.current_time() - connection.idle_since < IDLE_SECONDS and not connection.has_input():
                 return connection
             connection.close()
         return None
@@ -263,7 +277,10 @@ class Server:
                 else:
                     pipe = Plain(_unwrapped(stream))
                 return Connection(pipe)
-        except socket.gaierror as exc:
+        except (
+            socket.gaierror,
+            UnicodeError,
+        ) as exc:  # the latter of a name that cannot be one, such as "a..b"
             raise ConnectFailed(f"the host name {address.host} is unknown") from exc
         except OSError as exc:
             raise ConnectFailed(_reason(exc)) from exc

@@ -12,8 +12,9 @@ import trio
 from oq.backends.answers import AnswerReader, error_text
 from oq.backends.connections import Answer, ConnectFailed, ConnectionLost, Server, Silence
 from oq.backends.request_body import path_of, request_body
-from oq.backends.verdicts import LOST_EARLY, LOST_LATE, SILENCE, UNREACHABLE, failure, judge
+from oq.backends.verdicts import LOST_EARLY, LOST_LATE, PACKED, SILENCE, TYPE_MAX, UNREACHABLE, failure, judge
 from oq.core.model import TaskSpec
+from oq.core.output import UNREADABLE as UNREADABLE_JSON
 from oq.errors import BackendError
 from oq.ports import BackendInfo, Forwarded, Headers, Piece
 
@@ -24,6 +25,7 @@ TAIL_SECONDS = (
     1.0  # how long the end of an answer may take after its last line; then the connection is closed
 )
 ERROR_BYTES = 65_536  # of an error's body; the rest is not read
+DIGEST_SECONDS = 1.0  # what looking for an answer in memory may cost a call
 INFO_BYTES = 16 << 20  # of a list of models
 MAX_RESULT_BYTES = 64 << 20
 
@@ -68,6 +70,8 @@ class OllamaBackend:
             try:
                 if answer.status != 200:
                     raise await self._refusal(answer, spec.model)
+                if packing := _packing(answer):
+                    raise failure(PACKED, f"{self._who} packed its answer unasked ({packing})")
                 while not reader.done and (data := await answer.receive()):
                     for piece in reader.feed(data):
                         yield piece
@@ -134,7 +138,7 @@ class OllamaBackend:
 
     async def digest(self, model: str) -> str | None:
         """Return what /api/tags says of a model, by its name as given or with ":latest"; None if nothing. Never raises."""
-        with trio.move_on_after(INFO_SECONDS):
+        with trio.move_on_after(DIGEST_SECONDS):
             try:
                 models = _models(await self._get("/api/tags"))
             except BackendError:
@@ -175,18 +179,21 @@ class OllamaBackend:
                 body += data
         except (ConnectionLost, Silence):
             pass  # the status says enough
-        text = error_text(bytes(body)) if body else ""
+        if packing := _packing(answer):
+            text = f"(packed unasked: {packing})"
+            body.clear()  # nobody is told how to unpack it
+        else:
+            text = error_text(bytes(body)) if body else ""
         if answer.location:
             text = f"moved to {answer.location}"
         what = f"{self._who} answered {answer.status}" + (f": {text}" if text else "")
-        kind = next((v.decode("latin-1") for k, v in answer.headers if k == b"content-type"), "")
         return failure(
             judge(answer.status, text),
             what,
             model=model,
             status=answer.status,
             body=bytes(body),
-            content_type=kind,
+            content_type=_header(answer, b"content-type"),
         )
 
     async def _get(self, path: str) -> object:
@@ -203,7 +210,7 @@ class OllamaBackend:
             raise failure(UNREACHABLE, f"cannot reach {self._who}: {exc or 'it is silent'}") from exc
         try:
             found: object = msgspec.json.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE_JSON:
             return None
         return found
 
@@ -232,6 +239,17 @@ async def _read_tail(answer: Answer) -> None:
                 pass
         except (ConnectionLost, Silence):
             pass  # nothing of the result can be missing
+
+
+def _header(answer: Answer, name: bytes) -> str:
+    """Return the value of a header; "" if it is not there."""
+    return next((value.decode("latin-1") for key, value in answer.headers if key == name), "")
+
+
+def _packing(answer: Answer) -> str:
+    """Return how the body is packed, "" if it is not: nothing here asks for that, nor can unpack it."""
+    coding = _header(answer, b"content-encoding").strip().lower()
+    return "" if coding == "identity" else coding[:TYPE_MAX]
 
 
 def _text(found: object, name: str) -> str | None:

@@ -85,6 +85,12 @@ LOST_EARLY = Verdict("connection_lost", True)
 LOST_LATE = Verdict("connection_lost", True, FEW, "See the log of the model server.")
 SILENCE = Verdict("idle_timeout", True, advice="Raise ollama.idle_timeout if the model needs longer.")
 UNREADABLE = Verdict("bad_answer", True, ONCE_MORE, "Is ollama.host the address of an Ollama server?")
+PACKED = Verdict(
+    UNREADABLE.code,
+    True,
+    ONCE_MORE,
+    "Let what stands between here and that server leave answers as they are.",
+)
 TOO_LARGE = Verdict(
     "result_too_large", advice="Bound the answer with num_predict, or raise queue.max_result_bytes."
 )

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 import msgspec
 
 from oq.core.model import Entry, TaskSpec, TaskState, affinity
+from oq.core.output import UNREADABLE
 
 SMALL_BYTES = 8192  # of a payload; a larger one fills a call by itself
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
+_decode_inputs = msgspec.json.Decoder(str | list[str]).decode
+_decode_vectors = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.encode
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Mismatch(Exception):
@@ -63,7 +65,7 @@ def _parted(payload: bytes) -> tuple[bytes | None, list[tuple[str, bytes]]]:
         given = fields.pop("input", None)
         if given is None or not _decode_text(given):
             return None, []
-    except _UNREADABLE:
+    except UNREADABLE:
         return None, []
     if any(
         name.lower() in ("input", "prompt") for name in fields
@@ -112,9 +114,9 @@ class Joint(msgspec.Struct, frozen=True):
         """
         try:
             answer = _decode_object(result)
-            vectors = msgspec.json.decode(answer["embeddings"], type=list[msgspec.Raw])
+            vectors = _decode_vectors(answer["embeddings"])
             tokens = msgspec.json.decode(answer.get("prompt_eval_count", b"0"), type=int)
-        except (*_UNREADABLE, KeyError) as exc:
+        except (*UNREADABLE, KeyError) as exc:
             raise Mismatch(str(exc)) from exc
         if len(vectors) != len(self.sizes):
             raise Mismatch(f"{len(vectors)} vectors for {len(self.sizes)} inputs")
@@ -125,6 +127,36 @@ class Joint(msgspec.Struct, frozen=True):
                 answer["prompt_eval_count"] = msgspec.Raw(b"%d" % share)
             found.append(_encode(answer))
         return found
+
+
+def check_count(spec: TaskSpec, result: bytes) -> None:
+    """Raise `Mismatch` if the *result* of a task that went alone does not have one vector for each of its texts."""
+    wanted = _texts(spec.payload)
+    if not wanted:
+        return
+    try:
+        vectors = _decode_object(result).get("embeddings")
+        found = wanted if vectors is None else len(_decode_vectors(vectors))
+    except UNREADABLE as exc:
+        raise Mismatch(str(exc)) from exc
+    if found != wanted:
+        raise Mismatch(f"{found} vectors for {wanted} inputs")
+
+
+def _texts(payload: bytes) -> int:
+    """Return how many texts a payload gives; 0 for the older kind and for what is for Go to read.
+
+    >>> _texts(b'{"input": "a"}'), _texts(b'{"input": ["a", "b"]}'), _texts(b'{"input": ""}'), _texts(b'{"Input": "a"}')
+    (1, 2, 0, 0)
+    """
+    try:
+        fields = _decode_object(payload)
+        if [name for name in fields if name.lower() == "input"] != ["input"]:
+            return 0
+        given = _decode_inputs(fields["input"])
+    except UNREADABLE:
+        return 0
+    return min(1, len(given)) if isinstance(given, str) else len(given)
 
 
 def join(specs: Sequence[TaskSpec]) -> Joint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from oq.core.model import Status, TaskState
+from oq.core.output import UNREADABLE
 
 CLOSED = 499  # as nginx and Ollama say it: somebody ended the request; clients do not try such a one again
 # The failure's code when the model server gave no answer of its own → an HTTP status.
@@ -43,7 +44,7 @@ def said_in(body: bytes) -> str:
     """
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return body.decode(errors="replace").strip()
     for name in ("error", "message"):
         if isinstance(found, dict):

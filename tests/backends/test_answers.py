@@ -121,6 +121,11 @@ def test_a_chat_whose_last_line_has_no_message_gets_one() -> None:
     assert json.loads(result)["message"] == {"role": "assistant", "content": "Hi"}
 
 
+def test_a_chat_whose_last_message_is_null_gets_one() -> None:
+    _, result = read(b'{"message":{"content":"Hi"}}\n', b'{"message":null,"done":true}\n')
+    assert json.loads(result)["message"] == {"role": "assistant", "content": "Hi"}
+
+
 def test_a_generate_whose_last_line_has_no_response_gets_one() -> None:
     _, result = read(b'{"response":"Hi"}\n', b'{"done":true}\n')
     assert json.loads(result) == {"done": True, "response": "Hi"}

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 import trio
@@ -31,6 +32,8 @@ from tests.fake_ollama import (
     status,
     unused_port,
 )
+
+DEEP = b"[" * 20_000 + b"]" * 20_000
 
 
 async def test_attempts_one_after_the_other_share_a_connection(
@@ -117,6 +120,47 @@ async def test_a_reused_connection_that_breaks_after_a_byte_is_not_tried_again(
     _, error = await failed_attempt(backend, spec())
     assert error.code == "connection_lost"
     assert len(fake.requests) == 2
+
+
+async def test_a_reused_connection_that_breaks_at_work_is_not_tried_again(
+    fake: FakeOllama, backend: OllamaBackend, clock: trio.testing.MockClock
+) -> None:
+    async def works_then_dies(exchange: Exchange) -> None:
+        await exchange.pause(1.5)
+        exchange.hang_up()
+
+    await attempt(backend, spec())
+    fake.script(works_then_dies)
+    _, error = await failed_attempt(backend, spec())
+    assert error.code == "connection_lost"
+    assert not error.unreachable
+    assert len(fake.requests) == 2
+
+
+async def test_a_server_that_dies_of_a_request_on_a_reused_connection_is_no_outage(
+    make_backend: MakeBackend,
+) -> None:
+    life = trio.CancelScope()
+
+    async def live(task_status: trio.TaskStatus[FakeOllama]) -> None:
+        with life:
+            async with open_fake_ollama() as fragile:
+                task_status.started(fragile)
+                await trio.sleep_forever()
+
+    async def dies(exchange: Exchange) -> None:
+        life.cancel()
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        fragile: FakeOllama = await nursery.start(live)
+        backend = make_backend(fragile.url)
+        await attempt(backend, spec())
+        fragile.script(dies)
+        _, error = await failed_attempt(backend, spec())
+        assert (error.code, error.unreachable) == ("connection_lost", False)
+        _, error = await failed_attempt(backend, spec())
+        assert error.unreachable
 
 
 async def test_a_fresh_connection_that_breaks_is_not_tried_again(
@@ -232,6 +276,26 @@ async def test_a_refusal_before_a_large_request_was_read_is_understood(
     assert error.code == "invalid_request"
 
 
+async def test_a_refusal_of_a_large_request_that_is_not_read_on_is_understood(
+    make_backend: MakeBackend, clock: trio.testing.MockClock
+) -> None:
+    heads: list[bytes] = []
+
+    async def refuses(stream: trio.SocketStream) -> None:
+        heads.append(await stream.receive_some(100))
+        await stream.send_all(b"HTTP/1.1 413 X\r\nContent-Length: 3\r\n\r\nbig")
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), refuses, 0)
+        backend = make_backend(f"http://127.0.0.1:{listener.socket.getsockname()[1]}", idle_timeout=5.0)
+        for _ in range(2):
+            _, error = await failed_attempt(backend, spec(payload={"prompt": "x" * 20_000_000}))
+            assert (error.code, error.status) == ("invalid_request", 413)
+        nursery.cancel_scope.cancel()
+    assert len(heads) == 2, "what is left of the first request is not sent into the second"
+
+
 async def test_closing_the_backend_closes_its_idle_connections(
     fake: FakeOllama, backend: OllamaBackend
 ) -> None:
@@ -296,9 +360,33 @@ async def test_info_of_a_stopped_server_says_so(make_backend: MakeBackend) -> No
     assert "connection refused" in info.error
 
 
+@pytest.mark.parametrize("name", ["gpu..lan", "g" * 64], ids=["empty label", "long label"])
+async def test_a_name_that_can_be_no_host_s_is_unknown(make_backend: MakeBackend, name: str) -> None:
+    backend = make_backend(f"http://{name}:11434")
+    assert not await backend.probe()
+    info = await backend.info()
+    assert f"the host name {name} is unknown" in (info.error or "")
+    _, error = await failed_attempt(backend, spec())
+    assert error.unreachable
+
+
 async def test_info_of_something_else_is_up_and_empty(make_backend: MakeBackend, fake: FakeOllama) -> None:
     info = await make_backend(f"{fake.url}/elsewhere").info()
     assert (info.up, info.version, info.models) == (True, None, ())
+
+
+@pytest.mark.parametrize("body", [DEEP, b'{"version":"\xff"}', b"<html>"], ids=["deep", "not UTF-8", "page"])
+async def test_nonsense_that_a_server_says_of_itself_is_an_answer(
+    fake: FakeOllama, backend: OllamaBackend, body: bytes
+) -> None:
+    async def reply(exchange: Exchange) -> None:
+        await exchange.whole(200, body)
+
+    fake.rest = reply
+    assert await backend.probe()
+    info = await backend.info()
+    assert (info.up, info.version, info.models, info.loaded) == (True, None, (), ())
+    assert await backend.digest("m") is None
 
 
 async def test_credentials_in_the_address_are_sent_and_never_shown(
@@ -423,6 +511,15 @@ async def test_a_digest_that_is_not_told_is_unknown(
 
     fake.rest = tags
     assert await backend.digest("m") is None
+
+
+async def test_a_slow_list_of_models_costs_a_digest_a_second(
+    make_backend: MakeBackend, fake: FakeOllama, clock: trio.testing.MockClock
+) -> None:
+    fake.rest = falls_silent()
+    began = trio.current_time()
+    assert await make_backend().digest("m") is None
+    assert trio.current_time() - began == pytest.approx(1.0, abs=0.1)
 
 
 async def test_a_server_that_is_gone_tells_no_digest(make_backend: MakeBackend) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 from typing import NoReturn
 
@@ -10,7 +11,7 @@ import trio.testing
 
 from oq.backends import OllamaBackend
 from oq.core.model import TaskType
-from tests.backends.attempts import MakeBackend, failed_attempt, spec, text
+from tests.backends.attempts import MakeBackend, attempt, failed_attempt, spec, text
 from tests.fake_ollama import (
     FakeOllama,
     Reply,
@@ -29,6 +30,13 @@ from tests.fake_ollama import (
 STOPPED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error"
 )
+DEEP = b"[" * 20_000 + b"]" * 20_000
+
+
+def answers(body: bytes, code: int = 200) -> Reply:
+    return sends(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (code, len(body), body))
+
+
 ROWS: list[tuple[str, Reply, str, bool, int | None]] = [
     # what, reply, code, retryable, at most so many retries
     ("reset before any byte", resets(), "connection_lost", True, None),
@@ -74,6 +82,12 @@ ROWS: list[tuple[str, Reply, str, bool, int | None]] = [
     ("never done, nothing said", lines(), "incomplete", True, 2),
     ("a line cut in two", sends(b'HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{"respo'), "incomplete", True, 2),
     ("not Ollama", sends(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n<html>\n"), "bad_answer", True, 2),
+    ("a web page in one line", answers(b"<html></html>"), "bad_answer", True, 2),
+    ("text that is not UTF-8", answers(b'{"response":"a\xff"}\n'), "bad_answer", True, 2),
+    ("a field nobody reads that is not UTF-8", answers(b'{"model":"\xff","response":"a","done":true}\n'), "bad_answer", True, 2),
+    ("JSON nested too deep", answers(b'{"x":' + DEEP + b',"done":true}\n'), "bad_answer", True, 2),
+    ("an error nested too deep", answers(b'{"error":' + DEEP + b"}\n"), "bad_answer", True, 2),
+    ("500 nested too deep", answers(DEEP, 500), "server_failed", True, 3),
     ("not HTTP", sends(b"220 mail.example ESMTP\r\n\r\n"), "connection_lost", True, 3),
 ]  # fmt: skip
 
@@ -183,6 +197,29 @@ async def test_a_redirect_is_not_followed(fake: FakeOllama, backend: OllamaBacke
         assert elsewhere.requests == []
 
 
+@pytest.mark.parametrize(("code", "verdict"), [(200, "bad_answer"), (500, "server_failed")])
+async def test_an_answer_that_is_packed_is_said_to_be(
+    fake: FakeOllama, backend: OllamaBackend, code: int, verdict: str
+) -> None:
+    packed = gzip.compress(b'{"error":"boom"}\n')
+    head = b"HTTP/1.1 %d X\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % (code, len(packed))
+    fake.script(sends(head + packed))
+    _, error = await failed_attempt(backend, spec())
+    assert (error.code, error.body) == (verdict, b"")
+    assert "unasked" in error.message
+    assert "gzip" in error.message
+
+
+async def test_an_answer_that_says_it_is_not_packed_is_taken(
+    fake: FakeOllama, backend: OllamaBackend
+) -> None:
+    body = b'{"response":"Hi","done":true}\n'
+    head = b"HTTP/1.1 200 X\r\nContent-Encoding: Identity\r\nContent-Length: %d\r\n\r\n" % len(body)
+    fake.script(sends(head + body))
+    pieces, _ = await attempt(backend, spec())
+    assert text(pieces) == "Hi"
+
+
 async def test_a_long_error_is_shortened(fake: FakeOllama, backend: OllamaBackend) -> None:
     fake.script(status(500, "x" * 10_000))
     _, error = await failed_attempt(backend, spec())
@@ -193,6 +230,20 @@ async def test_an_embedding_without_embeddings_is_a_failure(fake: FakeOllama, ba
     fake.script(sends(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"model":"m"}'))
     _, error = await failed_attempt(backend, spec("embed"))
     assert error.code == "bad_answer"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"embeddings":null}', b'{"embeddings":[[NaN]]}', b'{"embeddings":[[1]],"model":"\xff"}', b"<html></html>",
+     b'{"embeddings":' + DEEP + b"}"],
+    ids=["null", "NaN", "not UTF-8", "a web page", "too deep"],
+)  # fmt: skip
+async def test_nonsense_in_place_of_an_embedding_is_a_bad_answer(
+    fake: FakeOllama, backend: OllamaBackend, body: bytes
+) -> None:
+    fake.script(answers(body))
+    _, error = await failed_attempt(backend, spec("embed"))
+    assert (error.code, error.retryable, error.retry_limit) == ("bad_answer", True, 2)
 
 
 async def test_an_embedding_cut_in_two_is_a_failure(fake: FakeOllama, backend: OllamaBackend) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 import pytest
 
-from oq.core.embedding import SMALL_BYTES, Mismatch, answer_key, join, likeness
+from oq.core.embedding import SMALL_BYTES, Mismatch, answer_key, check_count, join, likeness
 from oq.core.model import TaskSpec
 
 
@@ -68,6 +69,26 @@ def test_each_task_gets_its_own_vector_and_its_share_of_the_tokens() -> None:
 def test_an_answer_with_another_number_of_vectors_is_refused(answer: bytes) -> None:
     with pytest.raises(Mismatch):
         join([spec(input="a"), spec(input="b")]).split(answer)
+
+
+@pytest.mark.parametrize(
+    ("given", "answer", "good"),
+    [
+        ("a", b'{"embeddings":[[1]]}', True),
+        ("a", b'{"embeddings":[]}', False),
+        ("a", b'{"embeddings":[[1],[2]]}', False),
+        ("a", b'{"embeddings":"x"}', False),
+        (["a", "b"], b'{"embeddings":[[1],[2]]}', True),
+        (["a", "b"], b'{"embeddings":[[1]]}', False),
+        ("", b'{"embeddings":[]}', True),
+        ([], b'{"embeddings":[]}', True),
+        ([1, 2], b'{"embeddings":[[1]]}', True),  # what these are is for the model server to say
+        ("a", b'{"embedding":[1]}', True),
+    ],
+)
+def test_a_task_alone_gets_one_vector_for_each_of_its_texts(given: Any, answer: bytes, good: bool) -> None:
+    with contextlib.nullcontext() if good else pytest.raises(Mismatch):
+        check_count(spec(input=given), answer)
 
 
 def text_of(task: TaskSpec) -> bytes | None:

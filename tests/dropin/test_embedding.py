@@ -199,6 +199,19 @@ async def test_a_task_alone_without_retries_has_no_second_try(fake: FakeOllama, 
     assert (str(task.status), task.error_code, len(fake.requests)) == ("failed", "timeout", 1)
 
 
+async def test_a_task_alone_that_gets_no_vector_has_a_bad_answer(fake: FakeOllama, tmp_path: Path) -> None:
+    async def forgets(exchange: Exchange) -> None:
+        await exchange.whole(200, b'{"model":"m","embeddings":[]}')
+
+    fake.script(forgets, forgets)
+    async with open_place(tmp_path, fake.url) as place:
+        (task,) = await run(place, fake, ["a"], max_retries=0)
+        assert (str(task.status), task.error_code) == ("failed", "bad_answer")
+        assert "0 vectors for 1 inputs" in (task.state.error or "")
+        (task,) = await run(place, fake, ["b"], max_retries=1)
+    assert (str(task.status), task.state.retry_count) == ("completed", 1)
+
+
 async def test_tasks_whose_other_fields_differ_go_in_calls_of_their_own(
     fake: FakeOllama, tmp_path: Path
 ) -> None:

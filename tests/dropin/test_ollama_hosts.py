@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from fake_ollama import FakeOllama, open_fake_ollama, status, unused_port
 
@@ -40,6 +41,26 @@ async def test_the_lists_of_several_hosts_are_one(fake: FakeOllama, tmp_path: Pa
         async with open_place(tmp_path, fake.url, other.url, down) as place:
             models = (await place.client.get("/api/tags")).json()["models"]
             assert [model["name"] for model in models] == ["llama3.2", "gemma3"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 20_000 + b"]" * 20_000, b'{"models":[{"name":"\xff"}]}', b'{"models":5}'],
+    ids=["too deep", "not UTF-8", "no list"],
+)
+async def test_a_host_whose_list_is_nonsense_is_left_out(
+    fake: FakeOllama, tmp_path: Path, body: bytes
+) -> None:
+    async def nonsense(exchange: Any) -> None:
+        await exchange.whole(200, body)
+
+    async with open_fake_ollama() as other, open_place(tmp_path, fake.url, other.url) as place:
+        other.other = {"/api/tags": nonsense}
+        models = (await place.client.get("/api/tags")).json()["models"]
+        assert [model["name"] for model in models] == ["llama3.2"]
+        fake.other = {"/api/tags": nonsense}
+        answer = await place.client.get("/v1/models")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "bad_answer")
 
 
 async def test_a_host_that_cannot_be_reached_is_said_so(tmp_path: Path) -> None:

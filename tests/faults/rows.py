@@ -104,6 +104,8 @@ ROWS = (
         "not what Ollama sends"),
     Row("sends a web page with a 200", typed("text/html", b"<html>\n<body>Welcome</body>\n"), "failed", "bad_answer", 3, 3,
         "not what Ollama sends"),
+    Row("sends text that is not UTF-8", typed("application/x-ndjson", b'{"response":"\xff","done":true}\n'), "failed",
+        "bad_answer", 3, 3, "not what Ollama sends"),
     Row("gives a good answer the wrong content type", typed("text/plain"), "completed", "", 1, 0, ""),
     Row("sends a line of 50 MB", one_line(50_000_000), "completed", "", 1, 0, ""),
     Row("sends a line past `queue.max_result_bytes`", one_line(68_000_000), "failed", "result_too_large", 1, 0,

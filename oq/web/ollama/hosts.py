@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
+from oq.core.output import UNREADABLE
 from oq.errors import BackendError, InvalidTask
 from oq.ports import Backend, Forwarded, Headers
 from oq.web.exchange import ClientGone, Exchange
@@ -92,9 +93,9 @@ async def _list(backend: Backend, path: str) -> list[dict[str, Any]]:
         body = await _whole(answer)
     try:
         models = msgspec.json.decode(body)["models"]
-    except (msgspec.MsgspecError, KeyError, TypeError):
+        return [model for model in models or () if isinstance(model, dict)]
+    except (*UNREADABLE, KeyError, TypeError):
         raise BackendError("the model server's list is not what Ollama sends", "bad_answer") from None
-    return [model for model in models or () if isinstance(model, dict)]
 
 
 async def _first_good(house: Dropin, exchange: Exchange, body: bytes) -> None:
