@@ -277,10 +277,7 @@ class Server:
                 else:
                     pipe = Plain(_unwrapped(stream))
                 return Connection(pipe)
-        except (
-            socket.gaierror,
-            UnicodeError,
-        ) as exc:  # the latter of a name that cannot be one, such as "a..b"
+        except (socket.gaierror, UnicodeError) as exc:  # the latter of what can be no name, such as "a..b"
             raise ConnectFailed(f"the host name {address.host} is unknown") from exc
         except OSError as exc:
             raise ConnectFailed(_reason(exc)) from exc
