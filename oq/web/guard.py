@@ -160,7 +160,7 @@ class Guard:
 
     async def _answer(self, body: Body, scope: Scope, send: Send, answer: Answer) -> None:
         """Answer in the app's place, after the end of the body."""
-        await body.read_on()
+        await body.read_on(scope)
         if body.ended:
             await send_answer(send, answer)
             return

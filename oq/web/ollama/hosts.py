@@ -117,10 +117,10 @@ def _asked(backend: Backend, exchange: Exchange, parts: AsyncIterator[bytes]) ->
         if name.encode() not in _NOT_PASSED and not name.startswith("x-queue-"):
             headers.append((name.encode(), value.encode("latin-1")))
     length = exchange.headers.get("content-length")
-    if length is not None:
-        headers.append((b"content-length", length.encode()))
-    elif "transfer-encoding" in exchange.headers:
+    if "transfer-encoding" in exchange.headers:  # beside it a length counts for nothing (RFC 9112, 6.3)
         headers.append((b"transfer-encoding", b"chunked"))
+    elif length is not None:
+        headers.append((b"content-length", length.encode()))
     target = exchange.raw_path.decode("latin-1") + (
         f"?{exchange.query.decode('latin-1')}" if exchange.query else ""
     )
