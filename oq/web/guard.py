@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from oq.dropin.batches import ENDPOINTS
 from oq.dropin.native import TYPES
 from oq.errors import OqError, TooLarge
-from oq.web.errors import Forbidden
-from oq.web.gate import Gate, Grant
+from oq.web.errors import Forbidden, HttpError
+from oq.web.gate import Gate, Grant, network_of
 from oq.web.parts import answer_for
 from oq.web.rate import RateLimit
 from oq.web.submit import Answer, Asgi, Message, Receive, Scope, Send, send_answer
@@ -116,18 +116,22 @@ class Guard:
                 started = True
             await send(message)
 
-        preflight = scope.get("method") == "OPTIONS"
+        preflight = scope.get("method") == "OPTIONS" and origin is not None
         grant: Grant | None = None
         try:
             self._check_host(host)
             self._check_origin(origin, host)
+            if not scope["path"].startswith("/"):
+                raise HttpError(
+                    f"{scope['path'][:100]!r} is no path: a request names one that begins with /; this is no proxy"
+                )
             address = (scope.get("client") or ("",))[0]
             if self._gate.required and not preflight:
                 grant = self._gate.admit(
                     scope.get("method", "GET"), scope["path"], scope["query_string"], secrets_given, address
                 )
             if self._rate is not None:
-                self._rate.check(address if grant is None else grant)
+                self._rate.check(network_of(address) if grant is None else grant)
             limit = self._limit_of(scope)
             if length is not None and length.isdigit() and int(length) > limit:
                 raise self._too_large(limit)
@@ -141,7 +145,7 @@ class Guard:
             with self._gate.holding(grant):
                 await self._app(scope, receive, send)
             return
-        if preflight and origin is not None:
+        if preflight:
             await self._answer(Body(receive, self._limit), scope, named_send, (204, b"", _PREFLIGHT))
             return
         if length is not None and length.isdigit() and not chunked and _reads_all(scope):

@@ -120,6 +120,11 @@ async def test_no_path_leads_out_of_the_folder(house: House, name: str) -> None:
     assert b"metadata" not in await answer.get_data(as_text=False)
 
 
+@pytest.mark.parametrize("name", ["a" * 300 + ".js", "a/" * 3000 + "app.js", "\u00e9" * 200 + ".js"])
+async def test_a_name_that_no_file_system_takes_is_not_found(house: House, name: str) -> None:
+    assert (await house.client.get(f"/static/{name}")).status_code == 404
+
+
 @pytest.mark.parametrize(
     "field", ["host", "url", "base_url", "ollama_host", "callback", "webhook", "backend"]
 )
