@@ -413,6 +413,20 @@ async def test_a_result_cut_in_two_by_a_crash_is_made_again(fake: FakeOllama, tm
         assert batch["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
 
 
+async def test_a_line_speaks_for_no_client_that_has_a_token(fake: FakeOllama, tmp_path: Path) -> None:
+    clients = {"desk": {"token": "desk-secret"}}
+    async with open_place(tmp_path, fake.url, clients=clients) as place:
+        batch = await begin(place, request("a", _source="desk"), request("b", _source="other"))
+        await ended(place, batch["id"])
+        place.client.headers["Authorization"] = "Bearer desk-secret"
+        batch = await begin(place, request("c", _source="other"))
+        await ended(place, batch["id"])
+        clients_of = [
+            [tag for tag in task.spec.tags if tag.startswith("client:")] for task in await place.tasks()
+        ]
+    assert sorted(clients_of) == [[], ["client:desk"], ["client:other"]]
+
+
 @pytest.mark.parametrize(
     "query", ["limit=" + "9" * 5000, "limit=\u00b2", "&".join(f"a{n}=1" for n in range(50))]
 )
