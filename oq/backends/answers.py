@@ -41,6 +41,8 @@ class _Embedding(msgspec.Struct, gc=False):
     error: msgspec.Raw = _ABSENT
 
 
+# Very deep JSON is among them: a model writes the arguments of its tool calls.
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_embedding = msgspec.json.Decoder(_Embedding).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -108,7 +110,10 @@ class AnswerReader:
 
     def result(self) -> bytes:
         """Return the final JSON."""
-        merged = self._merge() if self._has_parts() else self._last
+        try:
+            merged = self._merge() if self._has_parts() else self._last
+        except NOT_JSON as exc:
+            raise self._unreadable() from exc
         if len(merged) > self._max_bytes:
             raise self._too_large()
         return merged
@@ -116,8 +121,8 @@ class AnswerReader:
     def _take(self, line: bytearray) -> list[Piece]:
         try:
             found = _decode_line(line)
-        except msgspec.MsgspecError as exc:
-            raise failure(UNREADABLE, "the model server's answer is not what Ollama sends") from exc
+        except NOT_JSON as exc:
+            raise self._unreadable() from exc
         if found.error is not _ABSENT and bytes(found.error) != b"null":
             raise self._error_line(found.error)
         message = found.message
@@ -184,7 +189,7 @@ class AnswerReader:
     def _check_embedding(self) -> None:
         try:
             found = _decode_embedding(self._last)
-        except msgspec.MsgspecError as exc:
+        except NOT_JSON as exc:
             raise self._incomplete() from exc
         if found.error is not _ABSENT and bytes(found.error) != b"null":
             raise self._error_line(found.error)
@@ -197,6 +202,9 @@ class AnswerReader:
         text = error_text(body)
         what = f"the model server gave up: {text}"
         return failure(judge(None, text), what, model=self._model, status=500, body=body)
+
+    def _unreadable(self) -> BackendError:
+        return failure(UNREADABLE, "the model server's answer is not what Ollama sends")
 
     def _incomplete(self) -> BackendError:
         return failure(INCOMPLETE, "the answer ended before it was done")
@@ -213,7 +221,7 @@ def error_text(body: bytes) -> str:
     """
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except NOT_JSON:
         return body.decode(errors="replace").strip()
     if isinstance(found, dict):
         found = found.get("error", found)

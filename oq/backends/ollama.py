@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
-from oq.backends.answers import AnswerReader, error_text
+from oq.backends.answers import NOT_JSON, AnswerReader, error_text
 from oq.backends.connections import Answer, ConnectFailed, ConnectionLost, Server, Silence
 from oq.backends.request_body import path_of, request_body
 from oq.backends.verdicts import LOST_EARLY, LOST_LATE, SILENCE, UNREACHABLE, failure, judge
@@ -203,7 +203,7 @@ class OllamaBackend:
             raise failure(UNREACHABLE, f"cannot reach {self._who}: {exc or 'it is silent'}") from exc
         try:
             found: object = msgspec.json.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except NOT_JSON:
             return None
         return found
 

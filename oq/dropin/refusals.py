@@ -43,7 +43,7 @@ def said_in(body: bytes) -> str:
     """
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return body.decode(errors="replace").strip()
     for name in ("error", "message"):
         if isinstance(found, dict):
