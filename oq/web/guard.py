@@ -29,6 +29,7 @@ from oq.web.errors import Forbidden, HttpError
 from oq.web.gate import Gate, Grant, network_of
 from oq.web.parts import answer_for
 from oq.web.rate import RateLimit
+from oq.web.safety import SAFE_HEADERS
 from oq.web.submit import Answer, Asgi, Message, Receive, Scope, Send, send_answer
 from oq.web.unread import Body, closing, too_large
 
@@ -43,18 +44,6 @@ READ_WHOLE = frozenset(
 REMEMBERED = 1000  # Host values known to be good
 REQUEST_ID_MAX = 128
 _LOCAL = frozenset({"localhost", socket.gethostname().lower()})
-# Of an answer that has no other. No Strict-Transport-Security: it would hold for all ports of the name, and on
-# localhost break whatever else is there.
-SAFE_HEADERS = (
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cache-control", b"no-store"),  # prompts and answers are not for a browser's disk
-)
-
 
 _HOST = re.compile(r"(\[(?P<six>[0-9A-Fa-f:.%]+)\]|(?P<name>[^\[\]:/?#@\\\s]+))(:[0-9]*)?")
 

@@ -145,6 +145,42 @@ async def test_a_length_beside_chunks_counts_for_nothing_at_the_host(
     ]
 
 
+async def test_a_hosts_headers_for_browsers_are_not_handed_on(place: Place, fake: FakeOllama) -> None:
+    rules = {
+        "Content-Security-Policy": "default-src *", "X-Frame-Options": "ALLOWALL", "Cache-Control": "public", "Set-Cookie": "a=b",
+        "Access-Control-Allow-Origin": "*", "Strict-Transport-Security": "max-age=9", "X-Request-ID": "theirs", "X-Kept": "yes",
+    }  # fmt: skip
+    fake.other = {
+        "/api/pull": status(200, "hi", plain=True, **{n.replace("-", "_"): v for n, v in rules.items()})
+    }
+    answer = await place.client.post("/api/pull", json={}, headers={"X-Request-ID": "mine"})
+    assert answer.headers["x-kept"] == "yes"
+    assert answer.headers["x-request-id"] == "mine"
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    for name in ("set-cookie", "access-control-allow-origin", "strict-transport-security"):
+        assert name not in answer.headers
+
+
+async def test_a_hosts_length_beside_chunks_counts_for_nothing(place: Place, fake: FakeOllama) -> None:
+    async def reply(exchange: Any) -> None:
+        await exchange.stream.send_all(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+            b"5\r\nabcde\r\n0\r\n\r\n"
+        )
+
+    fake.other = {"/api/pull": reply}
+    answer = await place.client.post("/api/pull", json={})
+    assert answer.content == b"abcde"
+
+
+async def test_a_list_too_deep_is_an_answer_that_cannot_be_read(place: Place, fake: FakeOllama) -> None:
+    fake.rest = status(200, '{"models":' + "[" * 50_000 + "]" * 50_000 + "}", plain=True)
+    assert (await place.client.get("/v1/models")).status_code == 502
+    assert (await place.client.get("/api/hosts")).status_code == 200
+
+
 async def test_the_hosts_status_and_words_come_back(place: Place, fake: FakeOllama) -> None:
     async def reply(exchange: Any) -> None:
         await exchange.whole(404, b'{"error":"model \'x\' not found"}')

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from oq.config import settings_from
-from oq.web.guard import SAFE_HEADERS
 from oq.web.openapi import openapi_dict
 from oq.web.pages import folder
+from oq.web.safety import SAFE_HEADERS
 
 from .conftest import TASK, House, open_house
 from .test_guard import knock

@@ -16,6 +16,7 @@ import trio
 from oq.errors import BackendError, InvalidTask
 from oq.ports import Backend, Forwarded, Headers
 from oq.web.exchange import ClientGone, Exchange
+from oq.web.safety import SAFE_HEADERS
 
 if TYPE_CHECKING:
     from oq.web.dropin import Dropin
@@ -35,6 +36,10 @@ _NOT_PASSED = _HOP | {
     b"origin",
     b"referer",
 }
+# What oq says of its own answers. A page, a cookie or a rule for browsers is no part of what a model server has to tell.
+_OURS = _HOP | {name for name, _ in SAFE_HEADERS} | {
+    b"date", b"x-request-id", b"set-cookie", b"strict-transport-security", b"clear-site-data", b"alt-svc",
+}  # fmt: skip
 
 
 async def pass_on(house: Dropin, exchange: Exchange, body: bytes | None = None, **_: str) -> None:
@@ -92,7 +97,7 @@ async def _list(backend: Backend, path: str) -> list[dict[str, Any]]:
         body = await _whole(answer)
     try:
         models = msgspec.json.decode(body)["models"]
-    except (msgspec.MsgspecError, KeyError, TypeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
         raise BackendError("the model server's list is not what Ollama sends", "bad_answer") from None
     return [model for model in models or () if isinstance(model, dict)]
 
@@ -148,11 +153,21 @@ async def _forward(backend: Backend, exchange: Exchange, parts: AsyncIterator[by
 
 
 async def _pass_back(answer: Forwarded, exchange: Exchange) -> None:
-    headers = [(name, value) for name, value in answer.headers if name not in _HOP and name != b"date"]
-    await exchange.begin(answer.status, headers)  # the date is our own
+    left = _OURS | {b"content-length"} if _chunked(answer.headers) else _OURS
+    headers = [
+        (name, value)
+        for name, value in answer.headers
+        if name not in left and not name.startswith(b"access-control-")
+    ]
+    await exchange.begin(answer.status, headers)
     while data := await answer.receive():
         await exchange.write(data)
     await exchange.end()
+
+
+def _chunked(headers: Headers) -> bool:
+    """Return whether the answer comes in chunks: a length beside them counts for nothing (RFC 9112, 6.3)."""
+    return any(name == b"transfer-encoding" for name, _ in headers)
 
 
 async def _whole(answer: Forwarded) -> bytes:
