@@ -136,15 +136,15 @@ class Gate:
         return grant
 
     @contextmanager
-    def holding(self, grant: Grant | None) -> Iterator[None]:
-        """End what is inside when the token is revoked."""
+    def holding(self, grant: Grant | None) -> Iterator[trio.CancelScope]:
+        """End what is inside when the token is revoked; the scope tells whether it was."""
         if grant is None:
-            yield
+            yield trio.CancelScope()
             return
         with trio.CancelScope() as scope:
             self._open.setdefault(grant.sha256, set()).add(scope)
             try:
-                yield
+                yield scope
             finally:
                 others = self._open[grant.sha256]
                 others.discard(scope)

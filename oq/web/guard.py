@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from oq.dropin.batches import ENDPOINTS
 from oq.dropin.native import TYPES
 from oq.errors import OqError, TooLarge
-from oq.web.errors import Forbidden, HttpError
+from oq.web.errors import Forbidden, HttpError, Unauthorized
 from oq.web.gate import Gate, Grant, network_of
 from oq.web.parts import answer_for
 from oq.web.rate import RateLimit
@@ -143,10 +143,14 @@ class Guard:
             return
         body = Body(receive, limit)
         with self._gate.holding(
-            grant if scope["method"] == "GET" else None
-        ):  # a change that began goes to its end
+            grant if scope["method"] in ("GET", "HEAD") else None
+        ) as held:  # a change that began goes to its end
             await self._app(scope, body.receive, named_send)
-        if body.cut and not started:
+        if held.cancelled_caught and not started:
+            await self._answer(
+                body, scope, named_send, answer_for(scope, Unauthorized("this token was revoked"))
+            )
+        elif body.cut and not started:
             await self._answer(body, scope, named_send, answer_for(scope, self._too_large(limit)))
         elif not body.ended:
             await body.finish(scope)

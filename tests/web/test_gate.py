@@ -320,3 +320,21 @@ async def test_only_what_a_browser_asks_beforehand_needs_no_token(
             path, method="OPTIONS", headers={"Origin": "https://app.example"}
         )
         assert asked.status_code == 204
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_long_poll_by_a_revoked_token_is_refused(locked: Locked, method: str) -> None:
+    await locked.house.queue.pause()
+    submitted = await locked.ask("/api/tasks", "POST", FIXED, json=TASK)
+    path = f"/api/tasks/{(await submitted.get_json())['task_id']}/result?wait=100"
+    codes: list[int] = []
+
+    async def poll() -> None:
+        codes.append(await locked.status(path, method, locked.secrets["read"]))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(poll)
+        await trio.testing.wait_all_tasks_blocked()
+        locked.file.revoke("read")
+        await trio.sleep(3)
+        assert codes == [401]
