@@ -13,6 +13,7 @@ import os
 import select
 import stat
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,14 +27,28 @@ def _stamp(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
+def _plain(text: str, escaped: Callable[[str], str]) -> str:
+    """Return *text* with what begins a line or steers a terminal *escaped*: paths and headers are a stranger's."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else escaped(char) for char in text)
+
+
+def _for_text(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
+def _for_json(char: str) -> str:
+    return json.dumps(char)[1:-1]
+
+
 class TextFormatter(logging.Formatter):
     """``2026-01-31T12:00:00.000+00:00 INFO oq.actors.bus: task … started …``; a traceback follows on lines of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_stamp(record)} {record.levelname} {record.name}: {record.getMessage()}".replace(
-            "\n", "\\n"
-        )
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = f"{_stamp(record)} {record.levelname} {record.name}: {record.getMessage()}"
+        lines = [line, *(self.formatException(record.exc_info).split("\n") if record.exc_info else ())]
+        return "\n".join(_plain(line, _for_text) for line in lines)
 
 
 class JsonFormatter(logging.Formatter):
@@ -47,7 +62,7 @@ class JsonFormatter(logging.Formatter):
         fields |= {name: value for name, value in vars(record).items() if name not in _PLAIN}
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=str, ensure_ascii=False)
+        return _plain(json.dumps(fields, default=str, ensure_ascii=False), _for_json)
 
 
 class PrivateFile(logging.handlers.RotatingFileHandler):

@@ -51,6 +51,28 @@ def test_a_text_record_is_one_line(tmp_path: Path) -> None:
     assert line.endswith("WARNING oq.x: two\\nlines")
 
 
+STEERING = "\x1b]0;title\x07\x1b[31m\r\x9b2J\x7f\u202e\u2028\x00"
+
+
+@pytest.mark.usefixtures("clean_logging")
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_record_steers_the_terminal_that_shows_it(tmp_path: Path, form: str) -> None:
+    """Paths and headers are a stranger's, and the access log has them."""
+    set_up(LoggingSettings(file=str(tmp_path / "oq.log"), format=form))
+
+    try:
+        raise ValueError(f"caused by {STEERING}")
+    except ValueError:
+        logging.getLogger("oq.x").exception("GET /%s caf\u00e9", STEERING)
+
+    text = (tmp_path / "oq.log").read_text()
+    assert "caf\u00e9" in text
+    assert "31m" in text
+    assert [char for char in text if not char.isprintable() and char != "\n"] == []
+    if form == "json":
+        assert json.loads(text)["message"] == f"GET /{STEERING} caf\u00e9"
+
+
 @pytest.mark.usefixtures("clean_logging")
 def test_the_file_rotates(tmp_path: Path) -> None:
     set_up(LoggingSettings(file=str(tmp_path / "oq.log"), max_bytes=300, backups=2))

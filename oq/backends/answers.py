@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import msgspec
 
 from oq.backends.verdicts import INCOMPLETE, TOO_LARGE, UNREADABLE, failure, judge
-from oq.core.output import UNREADABLE as UNREADABLE_JSON
+from oq.core.output import NOT_JSON
 from oq.errors import BackendError
 from oq.ports import Piece
 
@@ -109,7 +109,10 @@ class AnswerReader:
 
     def result(self) -> bytes:
         """Return the final JSON."""
-        merged = self._merge() if self._has_parts() else self._last
+        try:
+            merged = self._merge() if self._has_parts() else self._last
+        except NOT_JSON as exc:
+            raise self._unreadable() from exc
         if len(merged) > self._max_bytes:
             raise self._too_large()
         return merged
@@ -118,7 +121,7 @@ class AnswerReader:
         try:
             found = _decode_line(line)
             _check_text(line)
-        except UNREADABLE_JSON as exc:
+        except NOT_JSON as exc:
             raise self._unreadable() from exc
         if found.error is not _ABSENT and bytes(found.error) != b"null":
             raise self._error_line(found.error)
@@ -188,7 +191,7 @@ class AnswerReader:
         try:
             found = _decode_embedding(self._last)
             _check_text(self._last)
-        except UNREADABLE_JSON as exc:
+        except NOT_JSON as exc:
             raise (self._incomplete() if _is_cut(self._last) else self._unreadable()) from exc
         if found.error is not _ABSENT and bytes(found.error) != b"null":
             raise self._error_line(found.error)
@@ -220,7 +223,7 @@ def error_text(body: bytes) -> str:
     """
     try:
         found = msgspec.json.decode(body)
-    except UNREADABLE_JSON:
+    except NOT_JSON:
         return body.decode(errors="replace").strip()
     if isinstance(found, dict):
         found = found.get("error", found)

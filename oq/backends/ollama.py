@@ -14,7 +14,7 @@ from oq.backends.connections import Answer, ConnectFailed, ConnectionLost, Serve
 from oq.backends.request_body import path_of, request_body
 from oq.backends.verdicts import LOST_EARLY, LOST_LATE, PACKED, SILENCE, TYPE_MAX, UNREACHABLE, failure, judge
 from oq.core.model import TaskSpec
-from oq.core.output import UNREADABLE as UNREADABLE_JSON
+from oq.core.output import NOT_JSON
 from oq.errors import BackendError
 from oq.ports import BackendInfo, Forwarded, Headers, Piece
 
@@ -210,7 +210,7 @@ class OllamaBackend:
             raise failure(UNREACHABLE, f"cannot reach {self._who}: {exc or 'it is silent'}") from exc
         try:
             found: object = msgspec.json.decode(body)
-        except UNREADABLE_JSON:
+        except NOT_JSON:
             return None
         return found
 

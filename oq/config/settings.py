@@ -272,7 +272,7 @@ class ServerSettings:
     rate_limit: float = _setting(
         0.0,
         NUMBER,
-        "Requests a second from one address, or with one token; more is 429 after a second's worth. 0: no bound.",
+        "Requests a second from one address (of IPv6: one /64 network), or with one token; more is 429 after a second's worth. 0: no bound.",
         low=0,
     )
     send_timeout: float = _setting(

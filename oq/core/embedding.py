@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from oq.core.model import Entry, TaskSpec, TaskState, affinity
-from oq.core.output import UNREADABLE
+from oq.core.output import NOT_JSON
 
 SMALL_BYTES = 8192  # of a payload; a larger one fills a call by itself
 
@@ -65,7 +65,7 @@ def _parted(payload: bytes) -> tuple[bytes | None, list[tuple[str, bytes]]]:
         given = fields.pop("input", None)
         if given is None or not _decode_text(given):
             return None, []
-    except UNREADABLE:
+    except NOT_JSON:
         return None, []
     if any(
         name.lower() in ("input", "prompt") for name in fields
@@ -116,7 +116,7 @@ class Joint(msgspec.Struct, frozen=True):
             answer = _decode_object(result)
             vectors = _decode_vectors(answer["embeddings"])
             tokens = msgspec.json.decode(answer.get("prompt_eval_count", b"0"), type=int)
-        except (*UNREADABLE, KeyError) as exc:
+        except (*NOT_JSON, KeyError) as exc:
             raise Mismatch(str(exc)) from exc
         if len(vectors) != len(self.sizes):
             raise Mismatch(f"{len(vectors)} vectors for {len(self.sizes)} inputs")
@@ -137,7 +137,7 @@ def check_count(spec: TaskSpec, result: bytes) -> None:
     try:
         vectors = _decode_object(result).get("embeddings")
         found = wanted if vectors is None else len(_decode_vectors(vectors))
-    except UNREADABLE as exc:
+    except NOT_JSON as exc:
         raise Mismatch(str(exc)) from exc
     if found != wanted:
         raise Mismatch(f"{found} vectors for {wanted} inputs")
@@ -154,7 +154,7 @@ def _texts(payload: bytes) -> int:
         if [name for name in fields if name.lower() == "input"] != ["input"]:
             return 0
         given = _decode_inputs(fields["input"])
-    except UNREADABLE:
+    except NOT_JSON:
         return 0
     return min(1, len(given)) if isinstance(given, str) else len(given)
 

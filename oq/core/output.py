@@ -6,8 +6,9 @@ import msgspec
 
 OUTPUT_SHOWN = 200  # characters of an answer in lists
 
-# What msgspec raises for bytes that are no JSON, or JSON of another shape; not UTF-8; nested too deep.
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+# What msgspec raises for bytes that are no JSON, or JSON of another shape; not UTF-8; nested too deep, as the
+# arguments of a tool call can be, which a model writes.
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class _Message(msgspec.Struct):
@@ -33,7 +34,7 @@ def output_text(result: bytes | None) -> str:
         return ""
     try:
         found = _decode_result.decode(result)
-    except UNREADABLE:
+    except NOT_JSON:
         return ""
     if found.message is not None:
         return found.message.content or ""
@@ -48,7 +49,7 @@ def gist(result: bytes) -> tuple[int | None, str]:
     """
     try:
         found = _decode_result.decode(result)
-    except UNREADABLE:
+    except NOT_JSON:
         return None, ""
     text = (found.message.content if found.message is not None else found.response) or ""
     count = found.eval_count

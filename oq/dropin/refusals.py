@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from oq.core.model import Status, TaskState
-from oq.core.output import UNREADABLE
+from oq.core.output import NOT_JSON
 
 CLOSED = 499  # as nginx and Ollama say it: somebody ended the request; clients do not try such a one again
 # The failure's code when the model server gave no answer of its own → an HTTP status.
@@ -44,7 +44,7 @@ def said_in(body: bytes) -> str:
     """
     try:
         found = msgspec.json.decode(body)
-    except UNREADABLE:
+    except NOT_JSON:
         return body.decode(errors="replace").strip()
     for name in ("error", "message"):
         if isinstance(found, dict):

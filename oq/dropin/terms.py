@@ -6,6 +6,7 @@ A field in the body beats a header, which beats what the settings say of the cli
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ import msgspec
 from oq.config import ClientSettings, Settings
 from oq.core.model import TaskSpec, TaskType
 from oq.errors import InvalidTask
+from oq.tokens import digest
 from oq.wire.requests import KEY_MAX, TAG_MAX
 from oq.wire.scalars import parse_duration, parse_guard, parse_priority
 
@@ -36,8 +38,11 @@ class Terms(msgspec.Struct, frozen=True):
     max_unfinished: int = 0
     guard: str = "report"
 
-    def for_line(self, ours: Mapping[str, Any]) -> Terms:
-        """Return the terms of a batch's line: its own fields stand above those of the batch. Raises `InvalidTask`."""
+    def for_line(self, ours: Mapping[str, Any], settings: Settings) -> Terms:
+        """Return the terms of a batch's line: its own fields stand above those of the batch. Raises `InvalidTask`.
+
+        Only a client that is known by its name alone can be named in a line.
+        """
         changed: dict[str, Any] = {}
         if _given(ours, "_priority"):
             changed["priority"] = _read_priority(ours["_priority"], "_priority")
@@ -46,7 +51,8 @@ class Terms(msgspec.Struct, frozen=True):
         if _given(ours, "_guard"):
             changed["guard"] = parse_guard(ours["_guard"], "_guard")
         name = _text(ours.get("_source"), "_source")
-        if name:
+        before = [tag.removeprefix("client:") for tag in self.tags if tag.startswith("client:")]
+        if name and not any(_has_token(known, settings) for known in (name, *before)):
             others = tuple(tag for tag in self.tags if not tag.startswith("client:"))
             changed["tags"] = (*others, _tag("client", name, "_source"))
         return msgspec.structs.replace(self, **changed)
@@ -67,7 +73,10 @@ def terms_of(
     """
     name = _text(ours.get("_source"), "_source") or headers.get("x-client-id")
     client = _known_client(headers.get("authorization", ""), name, settings)
-    name = client.name if client is not None else name
+    if client is not None:
+        name = client.name
+    elif name and _has_token(name, settings):
+        name = None  # said by somebody else: what is counted under it is that client's
     tags = [f"via:{via}"]
     client_tag = None
     if name:
@@ -167,10 +176,19 @@ def _preferences(header: str) -> set[str]:
 def _known_client(authorization: str, name: str | None, settings: Settings) -> ClientSettings | None:
     """Return the client by its token; by its name only if it has none, for a name is easily said."""
     scheme, _, token = authorization.partition(" ")
-    for client in settings.clients:
-        if client.token and scheme.lower() == "bearer" and token.strip() == client.token:
-            return client
-    return next((client for client in settings.clients if client.name == name and not client.token), None)
+    found = None
+    if scheme.lower() == "bearer" and settings.clients:
+        given = digest(token.strip().encode("latin-1"))
+        for client in settings.clients:  # all of them, and as hashes: as `oq.web.gate` compares
+            if client.token and hmac.compare_digest(given, digest(client.token.encode())):
+                found = client
+    if found is not None or not name:
+        return found
+    return next((one for one in settings.clients if one.name == name.strip() and not one.token), None)
+
+
+def _has_token(name: str, settings: Settings) -> bool:
+    return any(client.token and client.name.strip() == name.strip() for client in settings.clients)
 
 
 def _tag(kind: str, value: str, where: str) -> str:

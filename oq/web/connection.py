@@ -26,6 +26,7 @@ from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from oq.errors import OqError, QueueBusy
 from oq.web.patience import BODY, Patience, raw_answer
 from oq.web.places import Places
+from oq.web.unread import PASSED
 
 NO_ROOM = QueueBusy("the server has too many large requests at once (server.max_body_memory); try again")
 LAST_WORD_SECONDS = 1.0  # for the answer of a client that is refused
@@ -95,10 +96,11 @@ class Connection(TCPServer):
         places: Places,
         end: Callable[[], None],
     ) -> None:
+        state[PASSED] = self._let_go
         super().__init__(app, config, context, state, stream)
         self._head = b""
         self._patience, self._places = patience, places
-        self._held = 0  # bytes of the body of the request at hand
+        self._held = 0  # bytes of the body of the request at hand; less than none of one that was let go before it was counted
         watch = IdleWatch(config.keep_alive_timeout, context.terminated, places, end)
         watch.close = self._initiate_server_close
         self.idle_task: Any = watch
@@ -156,6 +158,10 @@ class Connection(TCPServer):
             return False
         self._held += count
         return True
+
+    def _let_go(self, count: int) -> None:
+        self._held -= count
+        self._places.release(count)
 
     def _release(self) -> None:
         if self._held:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 import trio
 
 from oq.web.submit import Receive, Scope, Send, read_body
-from oq.web.unread import READ_ON_SECONDS
+from oq.web.unread import READ_ON_SECONDS, passed
 
 
 class ClientGone(Exception):
@@ -29,6 +29,7 @@ class Exchange:
         self._ended = False  # the body, read in parts
         self._receive = receive
         self._send = send
+        self._scope = scope
 
     async def body(self) -> bytes:
         """Return the whole body, again when it was read before; raises `ClientGone`."""
@@ -52,6 +53,7 @@ class Exchange:
             data: bytes = message.get("body", b"")
             if data:
                 yield data
+                passed(self._scope, len(data))
 
     async def read_on(self) -> None:
         """Read the rest of a body that nobody reads any more, for a moment; `oq.web.unread` says why."""

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 import trio
@@ -128,7 +128,7 @@ class Gate:
         secret = _secret_of(path, query, headers)
         if not secret:
             raise Unauthorized("this server wants a token: send Authorization: Bearer TOKEN; see `oq token`")
-        grant = self._find(secret, _network(address), method, path)
+        grant = self._find(secret, network_of(address), method, path)
         if grant.scope < need:
             raise Forbidden(
                 f"this token may {grant.scope.word}, and {method} {path[:100]} needs one that may {need.word}"
@@ -136,15 +136,15 @@ class Gate:
         return grant
 
     @contextmanager
-    def holding(self, grant: Grant | None) -> Iterator[None]:
-        """End what is inside when the token is revoked."""
+    def holding(self, grant: Grant | None) -> Iterator[trio.CancelScope]:
+        """End what is inside when the token is revoked; the scope tells whether it was."""
         if grant is None:
-            yield
+            yield trio.CancelScope()
             return
         with trio.CancelScope() as scope:
             self._open.setdefault(grant.sha256, set()).add(scope)
             try:
-                yield
+                yield scope
             finally:
                 others = self._open[grant.sha256]
                 others.discard(scope)
@@ -173,16 +173,20 @@ def _secret_of(path: str, query: bytes, headers: dict[bytes, bytes]) -> bytes:
     scheme, _, value = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer":
         return value.strip()
-    for offered in headers.get(b"sec-websocket-protocol", b"").split(b","):
-        if offered.strip().startswith(TOKEN_PROTOCOL):
-            return offered.strip().removeprefix(TOKEN_PROTOCOL)
+    if path == "/ws":
+        for offered in headers.get(b"sec-websocket-protocol", b"").split(b","):
+            if offered.strip().startswith(TOKEN_PROTOCOL):
+                return offered.strip().removeprefix(TOKEN_PROTOCOL)
     if path in TOKEN_IN_QUERY:
-        return parse_qs(query.decode("latin-1"), max_num_fields=100).get("token", [""])[0].encode()
+        for field in query.split(b"&"):
+            name, _, value = field.partition(b"=")
+            if name == b"token" and value:
+                return unquote_to_bytes(value.replace(b"+", b" "))
     return b""
 
 
-def _network(address: str) -> str:
-    """Return what failures are counted by: an IPv4 address, or the /64 that one client of IPv6 has to itself."""
+def network_of(address: str) -> str:
+    """Return what a stranger is counted by: an IPv4 address, or the /64 that one client of IPv6 has to itself."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

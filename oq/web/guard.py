@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING
 from oq.dropin.batches import ENDPOINTS
 from oq.dropin.native import TYPES
 from oq.errors import OqError, TooLarge
-from oq.web.errors import Forbidden
-from oq.web.gate import Gate, Grant
+from oq.web.errors import Forbidden, HttpError, Unauthorized
+from oq.web.gate import Gate, Grant, network_of
 from oq.web.parts import answer_for
 from oq.web.rate import RateLimit
+from oq.web.safety import SAFE_HEADERS
 from oq.web.submit import Answer, Asgi, Message, Receive, Scope, Send, send_answer
 from oq.web.unread import Body, closing, too_large
 
@@ -43,18 +44,6 @@ READ_WHOLE = frozenset(
 REMEMBERED = 1000  # Host values known to be good
 REQUEST_ID_MAX = 128
 _LOCAL = frozenset({"localhost", socket.gethostname().lower()})
-# Of an answer that has no other. No Strict-Transport-Security: it would hold for all ports of the name, and on
-# localhost break whatever else is there.
-SAFE_HEADERS = (
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cache-control", b"no-store"),  # prompts and answers are not for a browser's disk
-)
-
 
 _HOST = re.compile(r"(\[(?P<six>[0-9A-Fa-f:.%]+)\]|(?P<name>[^\[\]:/?#@\\\s]+))(:[0-9]*)?")
 
@@ -116,18 +105,22 @@ class Guard:
                 started = True
             await send(message)
 
-        preflight = scope.get("method") == "OPTIONS"
+        preflight = scope.get("method") == "OPTIONS" and origin is not None
         grant: Grant | None = None
         try:
             self._check_host(host)
             self._check_origin(origin, host)
+            if not scope["path"].startswith("/"):
+                raise HttpError(
+                    f"{scope['path'][:100]!r} is no path: a request names one that begins with /; this is no proxy"
+                )
             address = (scope.get("client") or ("",))[0]
             if self._gate.required and not preflight:
                 grant = self._gate.admit(
                     scope.get("method", "GET"), scope["path"], scope["query_string"], secrets_given, address
                 )
             if self._rate is not None:
-                self._rate.check(address if grant is None else grant)
+                self._rate.check(network_of(address) if grant is None else grant)
             limit = self._limit_of(scope)
             if length is not None and length.isdigit() and int(length) > limit:
                 raise self._too_large(limit)
@@ -141,7 +134,7 @@ class Guard:
             with self._gate.holding(grant):
                 await self._app(scope, receive, send)
             return
-        if preflight and origin is not None:
+        if preflight:
             await self._answer(Body(receive, self._limit), scope, named_send, (204, b"", _PREFLIGHT))
             return
         if length is not None and length.isdigit() and not chunked and _reads_all(scope):
@@ -150,17 +143,21 @@ class Guard:
             return
         body = Body(receive, limit)
         with self._gate.holding(
-            grant if scope["method"] == "GET" else None
-        ):  # a change that began goes to its end
+            grant if scope["method"] in ("GET", "HEAD") else None
+        ) as held:  # a change that began goes to its end
             await self._app(scope, body.receive, named_send)
-        if body.cut and not started:
+        if held.cancelled_caught and not started:
+            await self._answer(
+                body, scope, named_send, answer_for(scope, Unauthorized("this token was revoked"))
+            )
+        elif body.cut and not started:
             await self._answer(body, scope, named_send, answer_for(scope, self._too_large(limit)))
         elif not body.ended:
             await body.finish(scope)
 
     async def _answer(self, body: Body, scope: Scope, send: Send, answer: Answer) -> None:
         """Answer in the app's place, after the end of the body."""
-        await body.read_on()
+        await body.read_on(scope)
         if body.ended:
             await send_answer(send, answer)
             return

@@ -29,6 +29,8 @@ SHOWN = frozenset(
     {".html", ".js", ".mjs", ".css", ".svg", ".png", ".ico", ".json", ".webmanifest", ".woff2", ".txt"}
 )
 
+NAME_MAX = 255  # bytes: a file system answers a longer name with an error
+
 
 def add_routes(app: OqApp) -> None:
     app.add_url_rule("/", "GET /", index, methods=["GET"])
@@ -54,6 +56,8 @@ async def index() -> Response:
 
 async def static(name: str) -> Response:
     found = folder()
+    if len(name.encode()) > NAME_MAX:
+        raise NoSuchRoute(f"there is no file {name[:100]!r}")
     for part in name.split("/"):
         if not part or part.startswith(".") or "\\" in part or "\0" in part:
             raise NoSuchRoute(f"there is no file {name[:100]!r}")

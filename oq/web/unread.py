@@ -16,6 +16,7 @@ READ_ON_SECONDS = (
     5.0  # so that a sender past the limit, or of a wrong request, sees the answer and not a reset
 )
 CUT = "oq.cut"  # in ``scope["state"]``: ends the connection at once (oq.web.serve)
+PASSED = "oq.passed"  # beside it: takes how many bytes of the body are in memory no more (oq.web.connection)
 
 
 class Body:
@@ -55,17 +56,24 @@ class Body:
         with trio.move_on_after(READ_ON_SECONDS):
             await self._ended.wait()
 
-    async def read_on(self) -> None:
+    async def read_on(self, scope: Scope) -> None:
         """Read a moment longer and forget what comes."""
         with trio.move_on_after(READ_ON_SECONDS):
             while not self.ended:
-                await self._next()
+                passed(scope, len((await self._next()).get("body", b"")))
 
     async def finish(self, scope: Scope) -> None:
         """After the answer: see to it that nothing is left, or cut the connection."""
-        await self.read_on()
+        await self.read_on(scope)
         if not self.ended and (end := scope.get("state", {}).get(CUT)):
             end()
+
+
+def passed(scope: Scope, count: int) -> None:
+    """Say that so many bytes of a body are written, sent on or forgotten, and count for `server.max_body_memory` no more."""
+    tell = scope.get("state", {}).get(PASSED)
+    if tell is not None:
+        tell(count)
 
 
 def closing(message: Message) -> Message:

@@ -14,7 +14,7 @@ from oq.core.output import output_text
 from oq.errors import BackendError
 from oq.ports import Piece
 from tests.backends.attempts import MakeBackend, attempt, failed_attempt, spec, text
-from tests.fake_ollama import FIGURES, FakeOllama, lines, loads, says, sends
+from tests.fake_ollama import FIGURES, FakeOllama, lines, loads, says, sends, status
 
 
 def read(*parts: bytes, streams: bool = True, max_bytes: int = 1_000_000) -> tuple[list[Piece], bytes]:
@@ -209,3 +209,32 @@ def test_many_short_lines_count_only_what_is_kept_of_them() -> None:
 def test_the_limit_holds_for_the_result_too() -> None:
     with pytest.raises(BackendError, match="larger than 40 bytes"):
         read(b'{"response":"a","done":true,"context":[' + b"1," * 30 + b"1]}\n", max_bytes=40)
+
+
+DEEP = b"[" * 50_000 + b"]" * 50_000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"message":{"content":"","tool_calls":[{"function":{"name":"f","arguments":{"a":%b}}}]},"done":true}' % DEEP,
+        b'{"response":"x","done":true,"more":%b}' % DEEP,
+        b'{"error":%b}' % DEEP,
+        b'{"response":"\xff","done":true}',
+    ],
+)  # fmt: skip
+def test_a_line_that_is_too_deep_fails_its_task_alone(line: bytes) -> None:
+    """The arguments of a tool call are as deep as the model writes them."""
+    with pytest.raises(BackendError):
+        read(line + b"\n")
+
+
+async def test_whatever_a_model_server_says_of_itself_or_its_errors_is_survived(
+    fake: FakeOllama, backend: OllamaBackend
+) -> None:
+    fake.rest = status(200, (b'{"models":%b}' % DEEP).decode(), plain=True)
+    assert (await backend.info()).models == ()
+    assert await backend.probe()
+    fake.default = status(500, (b'{"error":%b}' % DEEP).decode(), plain=True)
+    _, error = await failed_attempt(backend, spec())
+    assert error.code

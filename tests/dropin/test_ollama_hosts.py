@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trio
 from fake_ollama import FakeOllama, open_fake_ollama, status, unused_port
 
 from oq.tokens import Scope, TokenFile
 
-from .conftest import Place, open_place
+from .conftest import Place, open_place, read_until
 
 
 async def test_lists_do_not_wait_for_the_queue(place: Place, fake: FakeOllama) -> None:
@@ -128,6 +129,76 @@ async def test_a_blob_larger_than_a_body_may_be_streams_up(fake: FakeOllama, tmp
         known = await place.client.post(f"/api/blobs/{digest}", content=bytes(5000))
         assert known.status_code == 201
         assert fake.requests[-1].headers["content-length"] == "5000"
+
+
+@pytest.mark.slow
+async def test_a_blob_larger_than_all_bodies_in_memory_streams_up(fake: FakeOllama, tmp_path: Path) -> None:
+    """It is passed on as it comes, and is in memory at no time."""
+
+    async def reply(exchange: Any) -> None:
+        await exchange.whole(201, b"")
+
+    fake.other = {"/api/blobs/sha256:0": reply}
+    limit = 2 * 2**20
+    async with open_place(tmp_path, fake.url, max_body_bytes=limit, max_body_memory=limit) as place:
+        for _ in range(2):
+            answer = await place.client.post("/api/blobs/sha256:0", content=bytes(4 * limit))
+            assert answer.status_code == 201, answer.text
+            assert len(fake.requests[-1].body) == 4 * limit
+
+
+@pytest.mark.parametrize("length", [b"5", b"500"])
+async def test_a_length_beside_chunks_counts_for_nothing_at_the_host(
+    place: Place, fake: FakeOllama, length: bytes
+) -> None:
+    url = httpx.URL(place.url)
+    stream = await trio.open_tcp_stream(url.host, url.port or 0)
+    async with stream:
+        await stream.send_all(
+            b"POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: %b\r\n"
+            b'Transfer-Encoding: chunked\r\n\r\n11\r\n{"model":"llama"}\r\n0\r\n\r\n' % length
+        )
+        answer = await read_until(stream, b"\r\n\r\n")
+    assert not answer.startswith(b"HTTP/1.1 500"), answer
+    assert [request.body for request in fake.requests if request.path == "/api/show"] == [
+        b'{"model":"llama"}'
+    ]
+
+
+async def test_a_hosts_headers_for_browsers_are_not_handed_on(place: Place, fake: FakeOllama) -> None:
+    rules = {
+        "Content-Security-Policy": "default-src *", "X-Frame-Options": "ALLOWALL", "Cache-Control": "public", "Set-Cookie": "a=b",
+        "Access-Control-Allow-Origin": "*", "Strict-Transport-Security": "max-age=9", "X-Request-ID": "theirs", "X-Kept": "yes",
+    }  # fmt: skip
+    fake.other = {
+        "/api/pull": status(200, "hi", plain=True, **{n.replace("-", "_"): v for n, v in rules.items()})
+    }
+    answer = await place.client.post("/api/pull", json={}, headers={"X-Request-ID": "mine"})
+    assert answer.headers["x-kept"] == "yes"
+    assert answer.headers["x-request-id"] == "mine"
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    for name in ("set-cookie", "access-control-allow-origin", "strict-transport-security"):
+        assert name not in answer.headers
+
+
+async def test_a_hosts_length_beside_chunks_counts_for_nothing(place: Place, fake: FakeOllama) -> None:
+    async def reply(exchange: Any) -> None:
+        await exchange.stream.send_all(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+            b"5\r\nabcde\r\n0\r\n\r\n"
+        )
+
+    fake.other = {"/api/pull": reply}
+    answer = await place.client.post("/api/pull", json={})
+    assert answer.content == b"abcde"
+
+
+async def test_a_list_too_deep_is_an_answer_that_cannot_be_read(place: Place, fake: FakeOllama) -> None:
+    fake.rest = status(200, '{"models":' + "[" * 50_000 + "]" * 50_000 + "}", plain=True)
+    assert (await place.client.get("/v1/models")).status_code == 502
+    assert (await place.client.get("/api/hosts")).status_code == 200
 
 
 async def test_the_hosts_status_and_words_come_back(place: Place, fake: FakeOllama) -> None:

@@ -411,3 +411,31 @@ async def test_a_result_cut_in_two_by_a_crash_is_made_again(fake: FakeOllama, tm
         found = await lines_of(place, batch["output_file_id"])
         assert [line["custom_id"] for line in found] == ["a", "b"]
         assert batch["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
+
+
+async def test_a_line_speaks_for_no_client_that_has_a_token(fake: FakeOllama, tmp_path: Path) -> None:
+    clients = {"desk": {"token": "desk-secret"}}
+    async with open_place(tmp_path, fake.url, clients=clients) as place:
+        batch = await begin(place, request("a", _source="desk"), request("b", _source="other"))
+        await ended(place, batch["id"])
+        place.client.headers["Authorization"] = "Bearer desk-secret"
+        batch = await begin(place, request("c", _source="other"))
+        await ended(place, batch["id"])
+        clients_of = [
+            [tag for tag in task.spec.tags if tag.startswith("client:")] for task in await place.tasks()
+        ]
+    assert sorted(clients_of) == [[], ["client:desk"], ["client:other"]]
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=" + "9" * 5000, "limit=\u00b2", "&".join(f"a{n}=1" for n in range(50))]
+)
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/batches"])
+async def test_a_query_that_cannot_be_read_is_refused(place: Place, path: str, query: str) -> None:
+    assert (await place.client.get(f"{path}?{query}")).status_code == 400
+
+
+async def test_a_boundary_that_is_none_is_refused(place: Place) -> None:
+    kind = "multipart/form-data; boundary*=UTF-8''%e2%82%ac"
+    answer = await place.client.post("/v1/files", content=b"--x\r\n", headers={"Content-Type": kind})
+    assert answer.status_code == 400

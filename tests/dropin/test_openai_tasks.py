@@ -338,3 +338,45 @@ async def test_two_streams_of_one_task_do_not_end_each_other(place: Place, fake:
             await trio.lowlevel.checkpoint()
         go_on.set()
     assert "lo" in answers[0].text
+
+
+async def test_nobody_speaks_in_the_name_of_a_client_that_has_a_token(
+    fake: FakeOllama, tmp_path: Path
+) -> None:
+    clients = {"desk": {"token": "desk-secr\u00e9t", "max_unfinished": 1}, "plain": {}}
+    async with open_place(tmp_path, fake.url, clients=clients) as place:
+        await place.queue.pause()
+        said = {"Prefer": "respond-async"}
+        for headers, more in (
+            ({"X-Client-ID": "desk"}, {}), ({}, {"_source": " desk "}),
+            ({"X-Client-ID": "desk", "Authorization": "Bearer desk-secret"}, {}),
+        ):  # fmt: skip
+            answer = await place.client.post(
+                "/v1/chat/completions", json={**CHAT, **more}, headers={**said, **headers}
+            )
+            assert answer.status_code == 202
+        assert [task.spec.tags for task in await place.tasks()] == [("via:openai",)] * 3
+        own = {**said, "Authorization": "Bearer desk-secr\u00e9t".encode()}
+        codes = [
+            (await place.client.post("/v1/chat/completions", json=CHAT, headers=own)).status_code
+            for _ in range(2)
+        ]
+        assert codes == [202, 429]  # what others said does not count, and what it says itself does
+
+
+async def test_a_clients_token_is_compared_in_constant_time(
+    fake: FakeOllama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from oq.dropin import terms
+
+    seen: list[tuple[bytes, bytes]] = []
+    real = terms.hmac.compare_digest
+    monkeypatch.setattr(terms.hmac, "compare_digest", lambda a, b: seen.append((a, b)) or real(a, b))
+    clients = {"one": {"token": "one-secret"}, "two": {"token": "two-secret-that-is-longer"}}
+    async with open_place(tmp_path, fake.url, clients=clients) as place:
+        for token in ("one-secret", "x"):
+            seen.clear()
+            headers = {"Authorization": f"Bearer {token}"}
+            await place.client.post("/v1/chat/completions", json=CHAT, headers=headers)
+            assert len(seen) == 2
+            assert {len(part) for pair in seen for part in pair} == {32}

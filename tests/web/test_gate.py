@@ -294,3 +294,47 @@ async def test_a_failure_is_logged_with_its_address_and_without_its_token(
         assert all("for GET '/api/tasks/x'" in line for line in lines)
         for secret in ("an-almost-right-token", FIXED, *locked.secrets.values()):
             assert secret not in caplog.text
+
+
+async def test_a_query_of_many_fields_is_looked_through_for_the_token(locked: Locked) -> None:
+    crowd = "&".join(f"a{number}=1" for number in range(300)) + "&" * 300
+    assert await locked.status(f"/api/events?{crowd}") == 401
+    assert (await knock(locked.house, crowd.encode()))[0]["status"] == 401
+    secret = locked.secrets["read"]
+    assert (await knock(locked.house, f"{crowd}&token={secret}".encode()))[0]["type"] == "websocket.accept"
+
+
+async def test_a_subprotocol_is_a_token_for_the_websocket_alone(locked: Locked) -> None:
+    headers = {"Sec-WebSocket-Protocol": f"oq.token.{locked.secrets['read']}"}
+    for path in ("/api/status", "/api/events", "/v1/models"):
+        assert (await locked.house.client.get(path, headers=headers)).status_code == 401, path
+
+
+@pytest.mark.parametrize("path", ["/api/tasks", "/v1/files", "/api/blobs/sha256:0", "/api/chat", "/nothing"])
+async def test_only_what_a_browser_asks_beforehand_needs_no_token(
+    autojump_clock: Any, tmp_path: Path, path: str
+) -> None:
+    async with lock(tmp_path, allowed_origins=["https://app.example"]) as locked:
+        assert await locked.status(path, "OPTIONS") == 401
+        asked = await locked.house.client.open(
+            path, method="OPTIONS", headers={"Origin": "https://app.example"}
+        )
+        assert asked.status_code == 204
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_long_poll_by_a_revoked_token_is_refused(locked: Locked, method: str) -> None:
+    await locked.house.queue.pause()
+    submitted = await locked.ask("/api/tasks", "POST", FIXED, json=TASK)
+    path = f"/api/tasks/{(await submitted.get_json())['task_id']}/result?wait=100"
+    codes: list[int] = []
+
+    async def poll() -> None:
+        codes.append(await locked.status(path, method, locked.secrets["read"]))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(poll)
+        await trio.testing.wait_all_tasks_blocked()
+        locked.file.revoke("read")
+        await trio.sleep(3)
+        assert codes == [401]

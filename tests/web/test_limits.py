@@ -7,16 +7,19 @@ import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from oq.config import settings_from
 from oq.errors import TooMany
 from oq.web.places import Places, connections_at_most
 from oq.web.rate import REMEMBERED, RateLimit
 
-from .conftest import TASK
+from .conftest import TASK, open_house
 from .test_serve import Server, answer_of, request, running
 
 BODY = json.dumps(TASK).encode()
@@ -290,6 +293,20 @@ async def test_a_stream_of_a_large_result_that_finds_no_room_says_so() -> None:
         assert b"queue.max_answer_memory" in text
 
 
+@pytest.mark.slow
+async def test_bodies_that_are_refused_take_no_room(tmp_path: Path) -> None:
+    size = 4 * 2**20
+    async with (
+        running(token="x", max_body_bytes=size, max_body_memory=size, storage_path=tmp_path) as server,
+        connected(server, 2) as streams,
+    ):
+        for stream in streams:
+            await stream.send_all(request("POST", "/api/tasks/batch", bytes(size))[:-1])
+        for stream in streams:
+            await stream.send_all(b"0")
+            assert (await answer_of(stream)).startswith(b"HTTP/1.1 401")
+
+
 # --- requests
 
 
@@ -339,6 +356,37 @@ async def test_more_requests_than_the_rate_are_refused_with_the_time_to_wait() -
     assert code_of(answer) == "too_many"
     assert b"server.rate_limit" in answer
     assert b"retry-after: 100\r\n" in answer.lower()
+
+
+async def test_addresses_of_one_ipv6_network_share_a_rate(autojump_clock: Any) -> None:
+    async with open_house(settings_from(rate_limit=0.01)) as house:
+
+        async def ask(address: str) -> int:
+            sent: list[Any] = []
+
+            coming: list[Any] = [{"type": "http.request", "body": b"", "more_body": False}]
+
+            async def receive() -> Any:
+                if not coming:
+                    await trio.sleep_forever()
+                return coming.pop()
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            scope = {
+                "type": "http", "method": "GET", "path": "/api/tasks", "raw_path": b"/api/tasks", "query_string": b"",
+                "scheme": "http", "http_version": "1.1", "headers": [], "client": (address, 1),
+                "asgi": {"spec_version": "2.3"},
+            }  # fmt: skip
+            await house.app(scope, receive, send)  # type: ignore[arg-type]
+            return int(sent[0]["status"])
+
+        codes = [
+            await ask(name)
+            for name in ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "10.0.0.1", "10.0.0.2")
+        ]
+    assert codes == [200, 429, 200, 200, 200]
 
 
 async def test_without_a_rate_nobody_is_refused() -> None:

@@ -323,3 +323,14 @@ async def test_an_address_for_other_machines_needs_tokens_or_consent(tmp_path: P
     TokenFile(tmp_path).create("a", Scope.READ, 0.0)
     async with running(server__host=host, storage_path=tmp_path) as server:
         assert server.port
+
+
+@pytest.mark.parametrize(
+    "target", [b"?x", b"*", b"http://127.0.0.1/health", b"http://evil.example/health", b"http://[evil/health"]
+)
+async def test_what_is_no_path_is_refused(target: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as server:
+        answer = await server.ask(b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % target)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"begins with /" in answer
+    assert caplog.text == ""

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from oq.config import settings_from
-from oq.web.guard import SAFE_HEADERS
 from oq.web.openapi import openapi_dict
 from oq.web.pages import folder
+from oq.web.safety import SAFE_HEADERS
 
 from .conftest import TASK, House, open_house
 from .test_guard import knock
@@ -118,6 +118,11 @@ async def test_no_path_leads_out_of_the_folder(house: House, name: str) -> None:
     answer = await house.client.get(f"/static/{name}")
     assert answer.status_code == 404
     assert b"metadata" not in await answer.get_data(as_text=False)
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".js", "a/" * 3000 + "app.js", "\u00e9" * 200 + ".js"])
+async def test_a_name_that_no_file_system_takes_is_not_found(house: House, name: str) -> None:
+    assert (await house.client.get(f"/static/{name}")).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
-from oq.core.output import UNREADABLE
+from oq.core.output import NOT_JSON
 from oq.errors import BackendError, InvalidTask
 from oq.ports import Backend, Forwarded, Headers
 from oq.web.exchange import ClientGone, Exchange
+from oq.web.safety import SAFE_HEADERS
 
 if TYPE_CHECKING:
     from oq.web.dropin import Dropin
@@ -36,6 +37,10 @@ _NOT_PASSED = _HOP | {
     b"origin",
     b"referer",
 }
+# What oq says of its own answers. A page, a cookie or a rule for browsers is no part of what a model server has to tell.
+_OURS = _HOP | {name for name, _ in SAFE_HEADERS} | {
+    b"date", b"x-request-id", b"set-cookie", b"strict-transport-security", b"clear-site-data", b"alt-svc",
+}  # fmt: skip
 
 
 async def pass_on(house: Dropin, exchange: Exchange, body: bytes | None = None, **_: str) -> None:
@@ -94,7 +99,7 @@ async def _list(backend: Backend, path: str) -> list[dict[str, Any]]:
     try:
         models = msgspec.json.decode(body)["models"]
         return [model for model in models or () if isinstance(model, dict)]
-    except (*UNREADABLE, KeyError, TypeError):
+    except (*NOT_JSON, KeyError, TypeError):
         raise BackendError("the model server's list is not what Ollama sends", "bad_answer") from None
 
 
@@ -118,10 +123,10 @@ def _asked(backend: Backend, exchange: Exchange, parts: AsyncIterator[bytes]) ->
         if name.encode() not in _NOT_PASSED and not name.startswith("x-queue-"):
             headers.append((name.encode(), value.encode("latin-1")))
     length = exchange.headers.get("content-length")
-    if length is not None:
-        headers.append((b"content-length", length.encode()))
-    elif "transfer-encoding" in exchange.headers:
+    if "transfer-encoding" in exchange.headers:  # beside it a length counts for nothing (RFC 9112, 6.3)
         headers.append((b"transfer-encoding", b"chunked"))
+    elif length is not None:
+        headers.append((b"content-length", length.encode()))
     target = exchange.raw_path.decode("latin-1") + (
         f"?{exchange.query.decode('latin-1')}" if exchange.query else ""
     )
@@ -149,11 +154,21 @@ async def _forward(backend: Backend, exchange: Exchange, parts: AsyncIterator[by
 
 
 async def _pass_back(answer: Forwarded, exchange: Exchange) -> None:
-    headers = [(name, value) for name, value in answer.headers if name not in _HOP and name != b"date"]
-    await exchange.begin(answer.status, headers)  # the date is our own
+    left = _OURS | {b"content-length"} if _chunked(answer.headers) else _OURS
+    headers = [
+        (name, value)
+        for name, value in answer.headers
+        if name not in left and not name.startswith(b"access-control-")
+    ]
+    await exchange.begin(answer.status, headers)
     while data := await answer.receive():
         await exchange.write(data)
     await exchange.end()
+
+
+def _chunked(headers: Headers) -> bool:
+    """Return whether the answer comes in chunks: a length beside them counts for nothing (RFC 9112, 6.3)."""
+    return any(name == b"transfer-encoding" for name, _ in headers)
 
 
 async def _whole(answer: Forwarded) -> bytes:

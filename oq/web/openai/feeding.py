@@ -132,7 +132,7 @@ class Feeding:
         batch = self._batch
         terms = Terms(
             batch.priority, batch.tags, batch.timeout, f"{batch.record.id}#{line.number}", guard=batch.guard
-        ).for_line(call.ours)
+        ).for_line(call.ours, self._library.settings)
         spec = task_of(call.type, call.model, call.payload, call.options, call.keep_alive, terms)
         while True:
             key = await self._submit(spec)

@@ -12,6 +12,7 @@ from oq.errors import InvalidTask
 
 JSON = {"Content-Type": "application/json"}
 LIMIT_DEFAULT, LIMIT_MAX = 20, 10_000
+LIMIT_DIGITS = 15  # Python makes no number of thousands of them
 
 
 class _Listed(Protocol):
@@ -30,15 +31,13 @@ def page_of(items: Sequence[T], query: bytes, also: Sequence[str] = ()) -> bytes
 
     *also* are fields that may be filtered by. `InvalidTask` names a parameter that is wrong.
     """
-    given = {
-        name: values[-1] for name, values in parse_qs(query.decode("latin-1"), max_num_fields=20).items()
-    }
+    given = {name: values[-1] for name, values in parse_qs(query.decode("latin-1")).items()}
     after, limit, order = (
         given.pop("after", None),
         given.pop("limit", str(LIMIT_DEFAULT)),
         given.pop("order", "desc"),
     )
-    if not limit.isdecimal() or not 1 <= int(limit) <= LIMIT_MAX:
+    if not limit.isdecimal() or len(limit) > LIMIT_DIGITS or not 1 <= int(limit) <= LIMIT_MAX:
         raise InvalidTask(f"limit must be 1 to {LIMIT_MAX}", "limit")
     if order not in ("asc", "desc"):
         raise InvalidTask("order must be asc or desc", "order")

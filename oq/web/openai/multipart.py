@@ -29,11 +29,11 @@ async def read_form(content_type: str, parts: AsyncIterator[bytes], sink: Sink) 
     boundary = options.get("boundary", "")
     if kind != "multipart/form-data" or not boundary:
         raise InvalidTask("send the file as multipart/form-data, with the fields purpose and file", "file")
-    decoder = MultipartDecoder(boundary.encode("latin-1"), max_parts=PARTS_MAX)
     fields: dict[str, str] = {}
     name = ""
     in_file = False
     try:
+        decoder = MultipartDecoder(boundary.encode("latin-1"), max_parts=PARTS_MAX)
         async for part in parts:
             decoder.receive_data(part)
             while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
