@@ -152,6 +152,7 @@ class BackendError(OqError):
         unreachable: the server as a whole could not be reached; the task is not to blame.
         elsewhere: this server does not have the model; another may.
         status: the HTTP status, when there was one; 500 for an error line in the middle of an answer.
+        retry_after: seconds that the server asked to be left alone for; 0: it did not say.
         body: the error answer as it came, cut where it is longer than anybody reads; of the kind `content_type`.
     """
 
@@ -165,6 +166,7 @@ class BackendError(OqError):
         unreachable: bool = False,
         elsewhere: bool = False,
         status: int | None = None,
+        retry_after: float = 0.0,
         body: bytes = b"",
         content_type: str = "",
     ) -> None:
@@ -175,6 +177,7 @@ class BackendError(OqError):
         self.unreachable = unreachable
         self.elsewhere = elsewhere
         self.status = status
+        self.retry_after = retry_after
         self.body = body
         self.content_type = content_type
 

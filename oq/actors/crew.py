@@ -64,4 +64,5 @@ def failed(error: BackendError) -> Failed:
         error.unreachable,
         refusal,
         error.elsewhere,
+        error.retry_after,
     )

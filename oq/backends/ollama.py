@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 
 import msgspec
 import trio
@@ -26,6 +28,7 @@ TAIL_SECONDS = (
 )
 ERROR_BYTES = 65_536  # of an error's body; the rest is not read
 DIGEST_SECONDS = 1.0  # what looking for an answer in memory may cost a call
+DIGITS_MAX = 15  # of a Retry-After
 INFO_BYTES = 16 << 20  # of a list of models
 MAX_RESULT_BYTES = 64 << 20
 
@@ -192,6 +195,7 @@ class OllamaBackend:
             what,
             model=model,
             status=answer.status,
+            retry_after=asked_pause(_header(answer, b"retry-after"), time.time()),
             body=bytes(body),
             content_type=_header(answer, b"content-type"),
         )
@@ -244,6 +248,20 @@ async def _read_tail(answer: Answer) -> None:
 def _header(answer: Answer, name: bytes) -> str:
     """Return the value of a header; "" if it is not there."""
     return next((value.decode("latin-1") for key, value in answer.headers if key == name), "")
+
+
+def asked_pause(value: str, now: float) -> float:
+    """Return the seconds that a ``Retry-After`` asks for: it is a number of them, or a date; 0 for anything else.
+
+    >>> asked_pause("30", 0.0), asked_pause("Thu, 01 Jan 1970 00:01:00 GMT", 50.0), asked_pause("soon", 0.0)
+    (30.0, 10.0, 0.0)
+    """
+    if value.isascii() and value.isdigit():
+        return float(value[:DIGITS_MAX])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _packing(answer: Answer) -> str:

@@ -121,12 +121,13 @@ def failure(
     *,
     model: str = "",
     status: int | None = None,
+    retry_after: float = 0.0,
     body: bytes = b"",
     content_type: str = "",
 ) -> BackendError:
     """Return the error for *verdict*; *what* says what happened, without a full stop.
 
-    *status*, *body* and *content_type* are the model server's own answer, if it gave one.
+    *status*, *retry_after*, *body* and *content_type* are the model server's own answer, if it gave one.
     """
     if len(what) > TEXT_MAX:
         what = what[:TEXT_MAX] + "…"
@@ -139,6 +140,7 @@ def failure(
         unreachable=verdict is UNREACHABLE,
         elsewhere=verdict is _NO_MODEL,
         status=status,
+        retry_after=retry_after,
         body=body[:BODY_MAX],
         content_type=content_type[:TYPE_MAX],
     )

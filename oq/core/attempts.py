@@ -145,7 +145,7 @@ class Attempts:
                 if shared:  # perhaps by another's fault: it has a try by itself
                     allowed = max(allowed, 1)
                 if outcome.retryable and entry.state.retry_count < allowed:
-                    due = now + self._retry.delay(entry.state.retry_count + 1, luck)
+                    due = now + self._retry.delay(entry.state.retry_count + 1, luck, outcome.retry_after)
                     self._table.retry_later(draft, entry, outcome, now, due)
                 else:
                     self._table.end(

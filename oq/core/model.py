@@ -218,6 +218,7 @@ class Failed(msgspec.Struct, frozen=True):
     unreachable: bool = False
     refusal: Refusal | None = None
     elsewhere: bool = False
+    retry_after: float = 0.0
 
 
 class Interrupted(msgspec.Struct, frozen=True):

@@ -528,7 +528,9 @@ class Promises:
                 if retryable and was.retry_count < most:
                     assert task.state.status is Status.SCHEDULED
                     assert task.state.retry_count == was.retry_count + 1
-                    assert task.state.run_at == self.now + self.shape.retry.delay(was.retry_count + 1, luck)
+                    assert task.state.run_at == self.now + self.shape.retry.delay(
+                        was.retry_count + 1, luck, outcome.retry_after
+                    )
                 else:
                     assert task.state.status is Status.FAILED
                     assert task.state.error_code == outcome.code

@@ -33,6 +33,11 @@ def test_a_pause_is_a_time_between_0_and_the_ceiling(policy: RetryPolicy, attemp
     assert math.isfinite(pause)
 
 
+def test_a_longer_pause_that_was_asked_for_is_kept_up_to_the_ceiling() -> None:
+    policy = RetryPolicy(initial_delay=2.0, max_delay=60.0)
+    assert [policy.delay(1, 0.5, asked) for asked in (0.0, 1.0, 20.0, 3600.0)] == [2.0, 2.0, 20.0, 60.0]
+
+
 def test_jitter_also_keeps_those_apart_that_have_reached_the_ceiling() -> None:
     policy = RetryPolicy(max_delay=10.0, jitter=0.2)
     assert [policy.delay(50, luck) for luck in (0.0, 0.5, 1.0)] == [8.0, 10.0, 10.0]

@@ -61,6 +61,7 @@ OUTCOMES = st.sampled_from(
         Failed("no such model", "model_not_found", elsewhere=True),
         Failed("busy", "busy", retryable=True),
         Failed("slow", "timeout", retryable=True, retry_limit=1),
+        Failed("busy", "busy", retryable=True, retry_after=7.0),
         Failed("gone", "unreachable", retryable=True, unreachable=True),
     ]
 )

@@ -112,6 +112,8 @@ ROWS = (
         "queue.max_result_bytes"),
     Row("answers 503 to everything", status(503, "server busy, please try again"), "failed", "busy", 4, 7, "answered 503"),
     Row("answers 429 to everything", status(429, "too many requests"), "failed", "busy", 4, 7, "answered 429"),
+    Row("answers 429 and asks for a pause of 20 s (`Retry-After`)", status(429, "too many requests", Retry_After="20"), "failed",
+        "busy", 4, 60, "answered 429"),
     Row("is behind a gateway that answers 502", status(502, "bad gateway", plain=True), "failed", "bad_gateway", 4, 7,
         "answered 502"),
     Row("answers 500 to everything", status(500, "something new"), "failed", "server_failed", 4, 7, "answered 500"),
