@@ -4,7 +4,8 @@ A thin ASGI wrapper, so that it costs microseconds and holds for every route, th
 
 - **Host**: a page that rebinds its own name to this address (DNS rebinding) still sends its own name as Host.
   Addresses, localhost and the configured names pass.
-- **Origin**: a browser says which page asks; a foreign page is refused.
+- **Origin**: a browser says which page asks; a foreign page is refused. **Sec-Fetch-Site** says that it is one where no Origin is
+  sent, as by an image; a link may lead here.
 - **Token**: `oq.web.gate`.
 - **Rate**: `oq.web.rate`, after the token, so that nobody is counted under a token that is not theirs.
 - **Body**: counted as it arrives, so a chunked body cannot pass the limit; and read to its end (`oq.web.unread`).
@@ -72,7 +73,7 @@ class Guard:
             return
         host = origin = request_id = length = None
         secrets_given: dict[bytes, bytes] = {}
-        chunked = False
+        chunked = foreign = shown = False
         for name, value in scope["headers"]:
             if name == b"host":
                 host = value
@@ -86,6 +87,10 @@ class Guard:
                 chunked = True
             elif name == b"x-request-id":
                 request_id = value
+            elif name == b"sec-fetch-site":
+                foreign = value in (b"cross-site", b"same-site")  # the latter is another port of this machine
+            elif name == b"sec-fetch-dest":
+                shown = value == b"document"
         if request_id is None or not _sane(request_id):
             request_id = f"{self._prefix}-{next(self._numbers):x}".encode()
         extra = [(b"x-request-id", request_id)]
@@ -110,6 +115,8 @@ class Guard:
         try:
             self._check_host(host)
             self._check_origin(origin, host)
+            if foreign and origin is None and not shown:
+                raise Forbidden("a page of another server may link here, and embed or ask for nothing")
             if not scope["path"].startswith("/"):
                 raise HttpError(
                     f"{scope['path'][:100]!r} is no path: a request names one that begins with /; this is no proxy"

@@ -55,6 +55,31 @@ async def test_a_foreign_page_may_not_post(house: House, origin: str) -> None:
     assert house.queue.stats().total == 0
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("dest", ["image", "script", "empty", "iframe", None])
+async def test_a_foreign_page_may_not_ask_either_though_it_could_not_read(
+    house: House, site: str, dest: str | None
+) -> None:
+    sent = {"Sec-Fetch-Site": site} | ({"Sec-Fetch-Dest": dest} if dest else {})
+    answer = await house.client.get("/api/tasks?q=secret", headers=sent)
+    assert (answer.status_code, (await answer.get_json())["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("site", "dest"),
+    [("cross-site", "document"), ("same-origin", "empty"), ("none", "document"), ("none", "empty")],
+)
+async def test_a_link_and_our_own_page_may(house: House, site: str, dest: str) -> None:
+    answer = await house.client.get("/api/tasks", headers={"Sec-Fetch-Site": site, "Sec-Fetch-Dest": dest})
+    assert answer.status_code == 200
+
+
+async def test_a_friendly_page_may_ask(autojump_clock: Any) -> None:
+    async with open_house(settings_from(allowed_origins=["https://app.example"])) as house:
+        sent = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "empty", "Origin": "https://app.example"}
+        assert (await house.client.get("/api/tasks", headers=sent)).status_code == 200
+
+
 async def test_our_own_page_may_post(house: House) -> None:
     answer = await house.post("/api/tasks", TASK, Origin="http://localhost:7125", Host="localhost:7125")
     assert answer.status_code == 201
