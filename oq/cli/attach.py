@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from oq.cli import exits, suggest
-from oq.cli.output import plain, print_json, print_line, print_result, printable, warn
+from oq.cli.output import plain, print_json, print_line, print_result, warn
 from oq.cli.session import Command, Session, pass_session
+from oq.cli.words import printable
 from oq.wire import RemoteLine, RemoteTask
 
 

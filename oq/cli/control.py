@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from oq.cli import exits, inputs
-from oq.cli.output import emit, one_line, plain, print_json, print_line, print_table, when
+from oq.cli.output import emit, plain, print_json, print_line, print_table
 from oq.cli.session import Command, Session, pass_session
+from oq.cli.words import one_line, when
 from oq.core.events import EventType
 from oq.wire import RemoteEvent, RemoteHost
 

@@ -21,8 +21,9 @@ import click
 import oq
 from oq import builders
 from oq.cli import exits
-from oq.cli.output import console, one_line, printable, seconds
+from oq.cli.output import console
 from oq.cli.session import Command, Session, pass_session
+from oq.cli.words import one_line, printable, seconds
 from oq.core.model import CRITICAL, HIGH, LOW, TaskSpec
 from oq.errors import ConfigError, ServerError
 

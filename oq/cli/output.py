@@ -17,6 +17,7 @@ import msgspec
 
 from oq.cli import exits
 from oq.cli.session import Session
+from oq.cli.words import one_line, printable, when
 from oq.core.guard import FINDINGS, words_of
 from oq.wire import RemoteTask, priority_name, prompt_of, rfc3339
 
@@ -64,40 +65,6 @@ def _tidy(value: Any) -> Any:
 
 def _time_or(name: str, item: Any) -> Any:
     return rfc3339(item) if name in _TIMES and isinstance(item, float) else _tidy(item)
-
-
-def printable(text: str) -> str:
-    """Return text without what would steer a terminal: models and strangers wrote it.
-
-    >>> printable("a\\x1b[2Jb\\tc")
-    'a[2Jb\\tc'
-    """
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Bidi"))
-
-
-def one_line(text: str, length: int = 60) -> str:
-    """Return the beginning of a text, in one line."""
-    text = " ".join(printable(text).split())
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def when(at: float | None) -> str:
-    """Return a time for a table: local, to the second."""
-    return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def seconds(value: float | None) -> str:
-    """Return a duration for people.
-
-    >>> [seconds(n) for n in (0.25, 12, 75, 7300)]
-    ['0.25s', '12.0s', '1m15s', '2h01m']
-    """
-    if value is None:
-        return ""
-    if value < 60:
-        return f"{value:.2f}s" if value < 10 else f"{value:.1f}s"
-    minutes, rest = divmod(int(value), 60)
-    return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
 
 
 def vectors_of(task: RemoteTask) -> str:

@@ -245,7 +245,7 @@ class Group(_Told, click.Group):
 
 def complain(error: OqError) -> None:
     """Print an error for a person, on stderr."""
-    from oq.cli.output import one_line
+    from oq.cli.words import one_line
 
     field = getattr(error, "field", None)
     text = f"{field}: {error.message}" if field and field not in error.message else error.message

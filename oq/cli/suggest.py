@@ -38,7 +38,7 @@ def _client(session: Session) -> Any:
 
 def task_ids(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the newest tasks, with what they are."""
-    from oq.cli.output import one_line
+    from oq.cli.words import one_line
 
     try:
         with _client(_session(context)) as client:

@@ -18,16 +18,14 @@ from oq.cli.output import (
     print_line,
     print_result,
     print_table,
-    printable,
     progress,
     say_errors,
-    seconds,
     task_row,
     vectors_of,
     warnings_of,
-    when,
 )
 from oq.cli.session import Command, Session, complain, pass_session
+from oq.cli.words import printable, seconds, when
 from oq.errors import OqError, WaitTimeout
 from oq.wire import RemoteStats, RemoteTask, priority_name
 

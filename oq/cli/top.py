@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from oq.cli import exits, inputs
-from oq.cli.output import STYLES, console, one_line, rich_table, seconds, when
+from oq.cli.output import STYLES, console, rich_table
 from oq.cli.session import Command, Session, pass_session
+from oq.cli.words import one_line, seconds, when
 from oq.errors import ServerUnreachable
 from oq.wire import RemoteStats, RemoteTask, priority_name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oq.web.app import make_app
+from oq.web.assembly import make_app
 from oq.web.serve import serve_app
 
 __all__ = ["make_app", "serve_app"]

@@ -6,25 +6,18 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-import trio
 
 from oq.errors import OqError
 from oq.web.errors import InternalError, MethodNotAllowed, answer_of
 from oq.web.exchange import ClientGone, Exchange
+from oq.web.house import House
 from oq.web.ollama import hosts
 from oq.web.ollama.tasks import TASK_PATHS, run_native
 from oq.web.openai import batches, files, models
 from oq.web.openai.errors import openai_answer_of
-from oq.web.openai.library import Library
-from oq.web.openai.running import BatchRunner
-from oq.web.openai.tasks import READERS, run_openai
+from oq.web.openai.forms import READERS
+from oq.web.openai.tasks import run_openai
 from oq.web.submit import Asgi, Receive, Scope, Send
-
-if TYPE_CHECKING:
-    from oq.config import Settings
-    from oq.queue import Queue
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +55,8 @@ AS_IT_COMES = (hosts.pass_on, files.upload)  # they read a body piece by piece
 class Dropin:
     """Answers what `ROUTES` name and hands everything else to *app*."""
 
-    def __init__(self, app: Asgi, queue: Queue, settings: Settings, stopping: trio.Event) -> None:
-        self._app = app
-        self.queue = queue
-        self.settings = settings
-        self.stopping = stopping
-        self._library = Library(queue, settings)
-        self.runner = BatchRunner(self._library)
+    def __init__(self, app: Asgi, house: House) -> None:
+        self._app, self._house = app, house
         self._plain: dict[str, dict[str, Handler]] = {}
         self._patterns: list[tuple[re.Pattern[str], dict[str, Handler]]] = []
         by_path: dict[str, dict[str, Handler]] = {}
@@ -83,11 +71,6 @@ class Dropin:
                 self._patterns.sort(key=lambda item: -len(item[0].pattern))
             else:
                 self._plain[path] = handlers
-
-    async def open_library(self) -> Library:
-        """Return the files and batches, once they are read from disk."""
-        await self._library.loaded.wait()
-        return self._library
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = self._find(scope["path"]) if scope["type"] == "http" else None
@@ -104,7 +87,7 @@ class Dropin:
             if handler is None:
                 await _refuse_method(exchange, ", ".join(handlers))
             else:
-                await handler(self, exchange, **parts)
+                await handler(self._house, exchange, **parts)
         except ClientGone:
             pass  # nobody is there to be answered
         except OqError as error:

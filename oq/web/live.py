@@ -18,14 +18,13 @@ from quart import websocket
 from oq.core.ids import format_id, parse_id
 from oq.errors import InvalidTask, OqError, SubscriberLagged, TaskNotFound, TooMany
 from oq.following import StreamEnd, StreamText
+from oq.web.app import OqApp, this_app
 from oq.web.gate import SUBPROTOCOL
 from oq.web.hub import COUNTS_TICKS, TICK_SECONDS, Hub, Patch
-from oq.web.rest import this_app
 from oq.wire import Watch, error_json, frame_json, parse_watch
 
 if TYPE_CHECKING:
     from oq.core.task import Task
-    from oq.web.app import OqApp
 
 WATCHED_MAX = 2000  # rows one client may watch
 GOING_AWAY, TRY_LATER = 1001, 1013  # close codes of RFC 6455

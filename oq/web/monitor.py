@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 from quart import Response
 
 from oq.errors import InvalidTask, TaskNotFound
-from oq.web.rest import arguments, queue, reply, this_app
+from oq.web.app import OqApp, queue, this_app
+from oq.web.asked import arguments, reply
 from oq.web.series import WINDOWS
 from oq.wire import models_json
-
-if TYPE_CHECKING:
-    from oq.web.app import OqApp
 
 
 def add_routes(app: OqApp) -> None:

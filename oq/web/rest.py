@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import msgspec
 import trio
-from quart import Response, current_app, request
-from werkzeug.datastructures import MultiDict
+from quart import Response, request
 
 from oq.bulk import run_bulk
 from oq.core.ids import format_id
@@ -17,7 +16,9 @@ from oq.core.model import TaskState
 from oq.core.task import Task
 from oq.errors import Busy, InvalidTask, OqError, QueueFull, StorageError, TooLarge, WaitTimeout
 from oq.ports import Query
-from oq.web.errors import JSON, UnsupportedMediaType, answer_of
+from oq.web.app import OqApp, queue, settings, this_app
+from oq.web.asked import arguments, body, flag, reply
+from oq.web.errors import UnsupportedMediaType, answer_of
 from oq.web.metrics import render_metrics
 from oq.web.openapi import openapi_json
 from oq.web.packing import pack
@@ -43,11 +44,6 @@ from oq.wire import (
     tasks_json,
     waiting_dict,
 )
-
-if TYPE_CHECKING:
-    from oq.config import Settings
-    from oq.queue import Queue
-    from oq.web.app import OqApp
 
 NDJSON = frozenset(
     {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/jsonlines"}
@@ -79,46 +75,6 @@ def add_routes(app: OqApp) -> None:
         ("/openapi.json", "GET", openapi),
     ):
         app.add_url_rule(path, f"{method} {path}", view, methods=[method])
-
-
-def this_app() -> OqApp:
-    return cast("OqApp", current_app)
-
-
-def queue() -> Queue:
-    return this_app().queue
-
-
-def settings() -> Settings:
-    return this_app().oq_settings
-
-
-def reply(text: bytes, status: int = 200, **headers: str) -> Response:
-    found = Response(text, status, content_type=JSON)
-    for name, value in headers.items():
-        found.headers[name.replace("_", "-")] = value
-    return found
-
-
-def arguments(*known: str) -> MultiDict[str, str]:
-    """Return the query string's parameters; an unknown one is refused rather than ignored."""
-    for name in request.args:
-        if name not in known:
-            hint = f"known are {', '.join(known)}" if known else "this route takes none"
-            raise InvalidTask(f"there is no parameter {name[:60]!r}; {hint}", name[:60])
-    return request.args
-
-
-async def body() -> bytes:
-    return cast(bytes, await request.get_data())
-
-
-def flag(text: str, name: str) -> bool:
-    if text.lower() in ("true", "1", "yes", "on", ""):
-        return True
-    if text.lower() in ("false", "0", "no", "off"):
-        return False
-    raise InvalidTask(f"{name} must be true or false, not {text[:60]!r}", name)
 
 
 def one(outcomes: list[Any]) -> Any:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import trio
 from quart import Response, request
 
-from oq.core.events import Event, EventType
+from oq.core.events import EventType
 from oq.errors import InvalidTask, OqError, SubscriberLagged
+from oq.web.app import OqApp, queue, this_app
+from oq.web.asked import arguments
 from oq.web.bodies import Pumped, endless, sse
-from oq.web.rest import arguments, queue, this_app
-from oq.wire import error_json, event_json, resync_json, stream_line
+from oq.wire import error_json, resync_json, stream_line
 
 if TYPE_CHECKING:
     from oq.queue import Queue
-    from oq.web.app import OqApp
 
 SSE = "text/event-stream"
 NDJSON = "application/x-ndjson"
@@ -25,11 +25,9 @@ OFFSET_DIGITS = 15
 GATHER_SECONDS = (
     0.1  # after events were sent, those of so long go together: a reader costs ten sends a second at most
 )
-TEXTS_KEPT = 2000
 
 
 def add_routes(app: OqApp) -> None:
-    app.event_texts = EventTexts(app.queue.epoch)
     app.add_url_rule("/api/tasks/<id>/stream", "GET /api/tasks/<id>/stream", stream, methods=["GET"])
     app.add_url_rule("/api/events", "GET /api/events", events, methods=["GET"])
 
@@ -103,23 +101,6 @@ async def events() -> Response:
             await pieces.send(sse(resync_json(epoch, now), RESYNC, f"{epoch}-{now}"))  # then it reconnects
 
     return endless(Pumped(produce, b":\n\n", this_app().stopping, held), SSE)
-
-
-class EventTexts:
-    """Events as they are sent, each rendered once for all its readers."""
-
-    def __init__(self, epoch: str) -> None:
-        self._epoch = epoch
-        self._known: dict[int, bytes] = {}
-
-    def __call__(self, event: Event) -> bytes:
-        text = self._known.get(event.seq)
-        if text is None:
-            if len(self._known) >= TEXTS_KEPT:
-                self._known.clear()
-            text = sse(event_json(event), str(event.type), f"{self._epoch}-{event.seq}")
-            self._known[event.seq] = text
-        return text
 
 
 _TYPES = frozenset(str(kind) for kind in EventType)

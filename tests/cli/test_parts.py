@@ -11,8 +11,9 @@ import pytest
 
 from oq import errors
 from oq.cli import control, exits, inputs
-from oq.cli.output import TASK_COLUMNS, one_line, plain, print_table, printable, seconds, task_row
+from oq.cli.output import TASK_COLUMNS, plain, print_table, task_row
 from oq.cli.session import Session
+from oq.cli.words import one_line, printable, seconds
 from oq.wire import RemoteEvent, RemoteTask
 from tests.cli.conftest import Oq
 from tests.cli.live import ROOT, environment
@@ -188,6 +189,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 
 def test_terminal_control_is_taken_out():
     assert printable("a\x1b]0;title\x07b\r\u009bc\n\t") == "a]0;titlebc\n\t"
+    assert printable("to \u202egnp.exe\u2069, \u05d0\u200d") == "to gnp.exe, \u05d0\u200d"
     assert one_line("a\n  b\x1b[31m c", 6) == "a b[3…"
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from fake_ollama import FakeOllama, Reply, lines, status
 
-from oq.cli.output import when
 from oq.cli.tasks import _details
+from oq.cli.words import when
 from oq.client import Client
 from oq.wire.remote import RemoteTask, RemoteWaiting
 from tests.cli.conftest import Oq

@@ -18,7 +18,7 @@ from fake_ollama import Exchange, FakeOllama, falls_silent, lines, says, status
 from oq.dropin.openai_chat import read_chat
 from oq.dropin.openai_fields import OpenAiCall
 from oq.web.openai.feeding import Feeding
-from oq.web.openai.tasks import READERS
+from oq.web.openai.forms import READERS
 
 from .conftest import Place, open_place, read_until
 

@@ -16,7 +16,8 @@ from oq.config import Settings, settings_from
 from oq.engine import inline, open_queue_from
 from oq.queue import Queue
 from oq.store import open_journal
-from oq.web.app import OqApp, make_app
+from oq.web.app import OqApp
+from oq.web.assembly import make_app
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,8 @@ from oq.engine import open_queue_from
 from oq.errors import ConfigError
 from oq.store import open_journal
 from oq.tokens import Scope, TokenFile
-from oq.web.app import OqApp, make_app
+from oq.web.app import OqApp
+from oq.web.assembly import make_app
 from oq.web.serve import serve_app
 
 from .conftest import TASK, FakeBackend

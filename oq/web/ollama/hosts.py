@@ -20,7 +20,7 @@ from oq.web.exchange import ClientGone, Exchange
 from oq.web.safety import SAFE_HEADERS
 
 if TYPE_CHECKING:
-    from oq.web.dropin import Dropin
+    from oq.web.house import House
 
 LIST_SECONDS = 5.0  # for a host to say what it has; a slow one is left out
 LIST_BYTES = 16 << 20
@@ -43,24 +43,24 @@ _OURS = _HOP | {name for name, _ in SAFE_HEADERS} | {
 }  # fmt: skip
 
 
-async def pass_on(house: Dropin, exchange: Exchange, body: bytes | None = None, **_: str) -> None:
+async def pass_on(house: House, exchange: Exchange, body: bytes | None = None, **_: str) -> None:
     """Pass the request on, both ways as it streams; *body* where it was read already."""
     backend = _chosen(house, exchange)
     async with aclosing(exchange.parts() if body is None else _one(body)) as parts:
         await _forward(backend, exchange, parts)
 
 
-async def version(house: Dropin, exchange: Exchange, **_: str) -> None:
+async def version(house: House, exchange: Exchange, **_: str) -> None:
     """The version of the first host that answers."""
     await _first_good(house, exchange, b"")
 
 
-async def show(house: Dropin, exchange: Exchange, **_: str) -> None:
+async def show(house: House, exchange: Exchange, **_: str) -> None:
     """A model as the first host that has it shows it."""
     await _first_good(house, exchange, await exchange.body())
 
 
-async def lists(house: Dropin, exchange: Exchange, **_: str) -> None:
+async def lists(house: House, exchange: Exchange, **_: str) -> None:
     """The models of all hosts, of one name once: /api/tags and /api/ps."""
     if len(house.queue.backends()) == 1:
         await _first_good(house, exchange, b"")
@@ -69,7 +69,7 @@ async def lists(house: Dropin, exchange: Exchange, **_: str) -> None:
     await exchange.whole(200, body, {"Content-Type": "application/json; charset=utf-8"})
 
 
-async def models_of(house: Dropin, path: str = "/api/tags") -> list[dict[str, Any]]:
+async def models_of(house: House, path: str = "/api/tags") -> list[dict[str, Any]]:
     """Return what the hosts list at *path*, of one name once. Raises `BackendError` if none answers."""
     answers: dict[str, list[dict[str, Any]]] = {}
     failures: list[BackendError] = []
@@ -103,7 +103,7 @@ async def _list(backend: Backend, path: str) -> list[dict[str, Any]]:
         raise BackendError("the model server's list is not what Ollama sends", "bad_answer") from None
 
 
-async def _first_good(house: Dropin, exchange: Exchange, body: bytes) -> None:
+async def _first_good(house: House, exchange: Exchange, body: bytes) -> None:
     """Ask one host after the other; answer as the first that answers well, else as the last."""
     backends = list(house.queue.backends().values())
     for backend in backends[:-1]:
@@ -183,7 +183,7 @@ async def _one(body: bytes) -> AsyncGenerator[bytes, None]:
         yield body
 
 
-def _chosen(house: Dropin, exchange: Exchange) -> Backend:
+def _chosen(house: House, exchange: Exchange) -> Backend:
     backends = house.queue.backends()
     name = exchange.headers.get("x-queue-host")
     if name is None:

@@ -16,7 +16,7 @@ from oq.web.ollama.hosts import pass_on
 from oq.web.relay import answer_task
 
 if TYPE_CHECKING:
-    from oq.web.dropin import Dropin
+    from oq.web.house import House
 
 JSON = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
@@ -60,7 +60,7 @@ class NativeForm:
         return waiting_line(self._type, self._model, now) + b"\n"
 
 
-async def run_native(house: Dropin, exchange: Exchange, **_: str) -> None:
+async def run_native(house: House, exchange: Exchange, **_: str) -> None:
     """Queue the request and answer as the model server does."""
     body = await exchange.body()
     call = read_call(exchange.path, body)

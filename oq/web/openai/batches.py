@@ -14,10 +14,10 @@ from oq.web.openai.library import new_id
 from oq.web.openai.lists import JSON, page_of
 
 if TYPE_CHECKING:
-    from oq.web.dropin import Dropin
+    from oq.web.house import House
 
 
-async def create(house: Dropin, exchange: Exchange, **_: str) -> None:
+async def create(house: House, exchange: Exchange, **_: str) -> None:
     """Begin a batch; answered when it is on disk."""
     library = await house.open_library()
     body = await exchange.body()
@@ -39,19 +39,19 @@ async def create(house: Dropin, exchange: Exchange, **_: str) -> None:
     await exchange.whole(200, msgspec.json.encode(_shown(house, kept)), JSON)
 
 
-async def every_batch(house: Dropin, exchange: Exchange, **_: str) -> None:
+async def every_batch(house: House, exchange: Exchange, **_: str) -> None:
     """The batches, newest first; ``after``, ``limit``, ``order``."""
     library = await house.open_library()
     shown = [_shown(house, batch) for batch in library.batches.values()]
     await exchange.whole(200, page_of(shown, exchange.query), JSON)
 
 
-async def one_batch(house: Dropin, exchange: Exchange, id: str) -> None:
+async def one_batch(house: House, exchange: Exchange, id: str) -> None:
     library = await house.open_library()
     await exchange.whole(200, msgspec.json.encode(_shown(house, library.batch(id))), JSON)
 
 
-async def cancel(house: Dropin, exchange: Exchange, id: str) -> None:
+async def cancel(house: House, exchange: Exchange, id: str) -> None:
     """Cancel a batch; what is done already is in its output."""
     library = await house.open_library()
     library.batch(id)
@@ -59,5 +59,5 @@ async def cancel(house: Dropin, exchange: Exchange, id: str) -> None:
     await exchange.whole(200, msgspec.json.encode(_shown(house, batch)), JSON)
 
 
-def _shown(house: Dropin, batch: KeptBatch) -> BatchRecord:
+def _shown(house: House, batch: KeptBatch) -> BatchRecord:
     return msgspec.structs.replace(batch.record, request_counts=house.runner.counts(batch))

@@ -27,9 +27,9 @@ from oq.dropin.openai_fields import OpenAiCall
 from oq.dropin.terms import Terms, task_of
 from oq.errors import Busy, InvalidTask, OqError, StorageError, TaskNotFound
 from oq.web.errors import InternalError
+from oq.web.openai.forms import READERS, answer_body
 from oq.web.openai.library import Library, on_disk
 from oq.web.openai.shelf import Results
-from oq.web.openai.tasks import READERS, answer_body
 from oq.web.relay import BAD_ANSWER
 
 logger = logging.getLogger(__name__)

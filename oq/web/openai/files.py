@@ -16,7 +16,7 @@ from oq.web.openai.lists import JSON, page_of
 from oq.web.openai.multipart import read_form
 
 if TYPE_CHECKING:
-    from oq.web.dropin import Dropin
+    from oq.web.house import House
 
 BUFFER_BYTES = 1 << 20  # of an upload in memory before it goes to disk
 SENT_BYTES = 1 << 18  # of a file in one piece of its answer
@@ -78,7 +78,7 @@ class _Upload:
         await on_disk(self._file.write, data)
 
 
-async def upload(house: Dropin, exchange: Exchange, **_: str) -> None:
+async def upload(house: House, exchange: Exchange, **_: str) -> None:
     """Take a file; answered when it is on disk."""
     library = await house.open_library()
     coming = _Upload(library)
@@ -106,26 +106,26 @@ async def upload(house: Dropin, exchange: Exchange, **_: str) -> None:
     await exchange.whole(200, msgspec.json.encode(file), JSON)
 
 
-async def every_file(house: Dropin, exchange: Exchange, **_: str) -> None:
+async def every_file(house: House, exchange: Exchange, **_: str) -> None:
     """The files, newest first; ``purpose``, ``after``, ``limit``, ``order``."""
     library = await house.open_library()
     body = page_of(list(library.files.values()), exchange.query, also=("purpose",))
     await exchange.whole(200, body, JSON)
 
 
-async def one_file(house: Dropin, exchange: Exchange, id: str) -> None:
+async def one_file(house: House, exchange: Exchange, id: str) -> None:
     library = await house.open_library()
     await exchange.whole(200, msgspec.json.encode(library.file(id)), JSON)
 
 
-async def delete_file(house: Dropin, exchange: Exchange, id: str) -> None:
+async def delete_file(house: House, exchange: Exchange, id: str) -> None:
     library = await house.open_library()
     await library.delete_file(id)
     said: dict[str, Any] = {"id": id, "object": "file", "deleted": True}
     await exchange.whole(200, msgspec.json.encode(said), JSON)
 
 
-async def content(house: Dropin, exchange: Exchange, id: str) -> None:
+async def content(house: House, exchange: Exchange, id: str) -> None:
     """The bytes of a file."""
     library = await house.open_library()
     size = library.file(id).bytes

@@ -13,18 +13,18 @@ from oq.web.ollama.hosts import models_of
 from oq.wire import parse_time
 
 if TYPE_CHECKING:
-    from oq.web.dropin import Dropin
+    from oq.web.house import House
 
 JSON = {"Content-Type": "application/json"}
 
 
-async def every_model(house: Dropin, exchange: Exchange, **_: str) -> None:
+async def every_model(house: House, exchange: Exchange, **_: str) -> None:
     """Every model of every host."""
     data = [_model(model) for model in await models_of(house)]
     await exchange.whole(200, msgspec.json.encode({"object": "list", "data": data}), JSON)
 
 
-async def one_model(house: Dropin, exchange: Exchange, id: str) -> None:
+async def one_model(house: House, exchange: Exchange, id: str) -> None:
     """One model; ``:latest`` may be left out, as everywhere."""
     for model in await models_of(house):
         if model.get("name") in (id, f"{id}:latest"):
