@@ -64,7 +64,9 @@ async def test_a_waiting_task_tells_its_place(house: House) -> None:
     assert task["queue_position"] == 2
 
 
-async def test_a_delayed_task_sent_again_with_its_key_is_the_same_task(house: House) -> None:
+async def test_a_delayed_task_sent_again_with_its_key_is_the_same_task(
+    autojump_clock: Any, house: House
+) -> None:
     body = {**TASK, "delay": "5m", "idempotency_key": "later"}
     first = await house.post("/api/tasks", body)
     await trio.sleep(9)
